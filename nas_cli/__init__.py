@@ -1,0 +1,3 @@
+"""Neural architecture search: search, derive and retrain networks on real images."""
+
+__version__ = "0.1.0"
