@@ -110,7 +110,7 @@ def _parse_json(text: str, source: str) -> Genotype:
 
 def _check_content(content: Json, source: str) -> None:
     if not isinstance(content, dict):
-        raise GenotypeError(f"{source} holds no JSON object; a genotype is an object with `space` and `choices`.")
+        raise GenotypeError(f"{source} is no genotype: that is an object with `space` and `choices`.")
     if content.get("format") != FORMAT:
         raise GenotypeError(
             f"{source} has format {content.get('format')!r}; this version reads format {FORMAT}."

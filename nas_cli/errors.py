@@ -46,7 +46,7 @@ class TrainingError(NasError):
     pass
 
 
-class Interrupted(NasError):
+class Interrupted(NasError):  # noqa: N818 - it is no error
     """Raised after the state was saved; `signal_number` is 2 (SIGINT) or 15 (SIGTERM)."""
 
     def __init__(self, message: str, signal_number: int) -> None:

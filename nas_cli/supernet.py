@@ -52,7 +52,7 @@ class SupernetOptions:
 
 
 class Supernet(nn.Module, ABC):
-    """What a space's supernet owes its strategies. It knows no strategy: a relaxation is a way to compute gates.
+    """What a space's supernet owes its strategies; it knows none: a relaxation is a way to compute gates.
 
     `gate_shapes[k]` is the shape (rows, candidates) of the weights of gate k; `candidates[k]` names the
     candidates of its rows, `none` among them where an edge may be left out.
@@ -75,4 +75,4 @@ class Supernet(nn.Module, ABC):
 
     @abstractmethod
     def cut_out(self, architecture: Architecture) -> nn.Module:
-        """That path as a module of its own, with a copy of its weights and batch statistics: images -> logits."""
+        """That path as a module (images -> logits) with a copy of its weights and batch statistics."""

@@ -1,0 +1,280 @@
+"""The command line: Typer parses, one function is called, and every error is told without a traceback."""
+
+import itertools
+import signal
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, cast
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from nas_cli import __version__
+from nas_cli.catalogue import COMMANDS, groups_of, options
+from nas_cli.errors import ConfigError, NasError
+
+app = typer.Typer(
+    name="nas",
+    help="Neural architecture search: search, derive and retrain a network on your own images.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+)
+
+
+class Cfg(StrEnum):
+    job = "job"
+    hydra = "hydra"
+    all = "all"
+
+
+class Info(StrEnum):
+    all = "all"
+    config = "config"
+    defaults = "defaults"
+    defaults_tree = "defaults-tree"
+    plugins = "plugins"
+    searchpath = "searchpath"
+
+
+class ComposedCommand(TyperCommand):
+    """A command whose settings come from `conf/`: its help ends with the groups and their options."""
+
+    def get_help(self, ctx: typer.Context) -> str:  # type: ignore[override]  # Typer's own click is private
+        lines = [
+            textwrap.fill(
+                ", ".join(options(group)) or "none",
+                80,
+                initial_indent=f"  {group}=".ljust(15),
+                subsequent_indent=" " * 15,
+            )
+            for group in groups_of(str(self.name))
+        ]
+        return "\n".join([super().get_help(ctx), "", "Groups:", *lines] if lines else [super().get_help(ctx)])
+
+
+def _complete(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:
+    from nas_cli.completion import complete
+
+    config_dir = ctx.params.get("config_dir")
+    typed = [*(ctx.params.get("overrides") or []), *args]
+    return complete(str(ctx.info_name), typed, incomplete, config_dir)
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", autocompletion=_complete, help="Settings, as Hydra reads them."),
+]
+Multirun = Annotated[
+    bool, typer.Option("--multirun", "-m", help="A job for each combination of key=value1,value2.")
+]
+ConfigDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--config-dir",
+        "-cd",
+        exists=True,
+        file_okay=False,
+        help="A folder with options and classes of your own.",
+    ),
+]
+ConfigName = Annotated[
+    str | None, typer.Option("--config-name", "-cn", help="A YAML to begin with instead of the command's.")
+]
+ShowCfg = Annotated[Cfg | None, typer.Option("--cfg", help="Print the composed settings and stop.")]
+ShowInfo = Annotated[Info | None, typer.Option("--info", help="Print what Hydra knows and stop.")]
+Resume = Annotated[
+    Path | None, typer.Option("--resume", metavar="RUN", help="Go on with the run in that folder.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"nas {__version__}")
+        raise typer.Exit
+
+
+@app.command(cls=ComposedCommand)
+def search(
+    overrides: Overrides = None,
+    *,
+    multirun: Multirun = False,
+    config_dir: ConfigDir = None,
+    config_name: ConfigName = None,
+    cfg: ShowCfg = None,
+    info: ShowInfo = None,
+    resume: Resume = None,
+) -> None:
+    """Find an architecture; writes genotype.json into a new folder under outputs/search."""
+    _run(
+        "search",
+        overrides,
+        multirun=multirun,
+        config_dir=config_dir,
+        config_name=config_name,
+        cfg=cfg,
+        info=info,
+        resume=resume,
+    )
+
+
+@app.command(cls=ComposedCommand)
+def derive(
+    overrides: Overrides = None,
+    *,
+    multirun: Multirun = False,
+    config_dir: ConfigDir = None,
+    config_name: ConfigName = None,
+    cfg: ShowCfg = None,
+    info: ShowInfo = None,
+) -> None:
+    """The genotypes of a finished search (run=FOLDER or the latest), drawn and with their cost."""
+    _run(
+        "derive",
+        overrides,
+        multirun=multirun,
+        config_dir=config_dir,
+        config_name=config_name,
+        cfg=cfg,
+        info=info,
+    )
+
+
+@app.command(cls=ComposedCommand)
+def retrain(
+    overrides: Overrides = None,
+    *,
+    multirun: Multirun = False,
+    config_dir: ConfigDir = None,
+    config_name: ConfigName = None,
+    cfg: ShowCfg = None,
+    info: ShowInfo = None,
+    resume: Resume = None,
+) -> None:
+    """Train one architecture (genotype=FILE, NAME or the latest) from scratch and test it."""
+    _run(
+        "retrain",
+        overrides,
+        multirun=multirun,
+        config_dir=config_dir,
+        config_name=config_name,
+        cfg=cfg,
+        info=info,
+        resume=resume,
+    )
+
+
+@app.command(cls=ComposedCommand)
+def profile(
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    config_name: ConfigName = None,
+    as_json: AsJson = False,
+) -> None:
+    """The cost of one architecture (genotype=FILE, NAME or the latest); trains and writes nothing."""
+    from nas_cli import jobs
+    from nas_cli.config.composition import Request
+
+    request = Request("profile", tuple(overrides or ()), config_dir, config_name)
+    jobs.profile(request, as_json=as_json)
+
+
+@app.command("list")
+def list_options(config_dir: ConfigDir = None) -> None:
+    """What there is: spaces, strategies, data sets, published genotypes, a line on each."""
+    from nas_cli.commands import list as listing
+
+    listing.run(config_dir)
+
+
+def _run(
+    command: str,
+    overrides: list[str] | None,
+    *,
+    multirun: bool,
+    config_dir: Path | None,
+    config_name: str | None,
+    cfg: Cfg | None,
+    info: Info | None,
+    resume: Path | None = None,
+) -> None:
+    from nas_cli import jobs
+    from nas_cli.config.composition import Request
+
+    _refuse_together({"--cfg": cfg, "--info": info, "--multirun": multirun, "--resume": resume})
+    request = Request(command, tuple(overrides or ()), config_dir, config_name, multirun)
+    if resume is not None:
+        if overrides or config_name:
+            raise ConfigError(
+                f"--resume goes on with the settings of {resume}; leave out {' '.join(overrides or [])}"
+                f"{'--config-name' if config_name else ''}, or start a new run with them."
+            )
+        jobs.resume(command, resume, config_dir)
+    elif cfg or info:
+        jobs.show(request, [f"--cfg={cfg}"] if cfg else [f"--info={info}"])
+    else:
+        jobs.start(request)
+
+
+def _refuse_together(flags: dict[str, object]) -> None:
+    given = [flag for flag, value in flags.items() if value]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} do not go together: give one of them.")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the result is the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        with _termination():
+            _dispatch(words)
+    except NasError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+def _dispatch(words: list[str]) -> None:
+    """Help of one command is asked of that command: the root's options would make Typer import pydantic."""
+    words = _with_info_values(words)
+    if len(words) > 1 and words[0] in COMMANDS and {"-h", "--help"} & set(words[1:]):
+        group = cast(TyperGroup, typer.main.get_command(app))
+        group.commands[words[0]].main(["--help"], prog_name=f"nas {words[0]}")
+    app(words, prog_name="nas")
+
+
+def _with_info_values(words: list[str]) -> list[str]:
+    """`--info` alone is `--info all`: Typer knows no option with an optional value."""
+    whole: list[str] = []
+    for word, following in itertools.zip_longest(words, words[1:]):
+        whole += [word, "all"] if word == "--info" and following not in list(Info) else [word]
+    return whole
+
+
+@contextmanager
+def _termination() -> Iterator[None]:
+    """SIGTERM ends with 143; a run takes both signals itself while it works, and saves its state first."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

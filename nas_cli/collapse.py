@@ -1,0 +1,48 @@
+"""What a gradient search must watch: how sure its gates are, and whether cells fill up with skip connections.
+
+Skip connections train fastest early in a search, so the architecture parameters of DARTS drift towards
+them; a cell that is mostly skips does well in the supernet and badly on its own (arXiv:1909.09656).
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+
+from nas_cli.architecture import Architecture
+from nas_cli.space import SearchSpace
+from nas_cli.supernet import Gate
+
+SKIP = "skip_connect"
+
+
+def gate_entropy(gates: Sequence[Gate]) -> float:
+    """Mean entropy of the gates' rows as a share of its maximum: 1 undecided, 0 one candidate each."""
+    rows = torch.cat(
+        [torch.special.entr(gate.weights).sum(1) / math.log(gate.weights.shape[1]) for gate in gates]
+    )
+    return float(rows.mean())
+
+
+def skip_shares(space: SearchSpace, architecture: Architecture) -> dict[str, float]:
+    """{kind of cell: share of its operations that are skips}; the kind is a choice name's first word."""
+    operations = defaultdict(list)
+    for choice, pick in zip(space.choices, architecture.picks, strict=True):
+        if SKIP in choice.options:
+            kind = choice.name.split(".")[0] if "." in choice.name else "cell"
+            operations[kind].append(choice.options[pick] == SKIP)
+    return {kind: sum(skips) / len(skips) for kind, skips in operations.items()}
+
+
+def collapse_warning(space: SearchSpace, architecture: Architecture) -> str | None:
+    """One sentence for the user where a cell is mostly skips, None elsewhere."""
+    shares = {kind: share for kind, share in skip_shares(space, architecture).items() if share > 0.5}
+    if not shares:
+        return None
+    found = " and ".join(f"{share:.0%} of the {kind} operations" for kind, share in shares.items())
+    return (
+        f"{found} are skip connections: the search has collapsed, and such a cell scores well inside the "
+        "supernet but badly on its own; search for fewer epochs (recipe.epochs), start the architecture "
+        "later (strategy.warmup_epochs), lower strategy.learning_rate or raise strategy.weight_decay."
+    )

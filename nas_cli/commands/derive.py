@@ -1,0 +1,126 @@
+"""`nas derive`: read architectures out of a search, draw them and say what they cost."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from nas_cli.architecture import Architecture, Json, Option, read_genotype
+from nas_cli.commands.setup import architecture_of, make_genotype, plain, write_drawing
+from nas_cli.config import build
+from nas_cli.cost import cost_of
+from nas_cli.data import ImageInfo
+from nas_cli.errors import ConfigError, RunError
+from nas_cli.progress import print_table
+from nas_cli.run import Run, find_run
+from nas_cli.space import SearchSpace
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An architecture of a search, and where in the search it stands: its epoch, its score, or neither."""
+
+    architecture: Architecture
+    found_by: dict[str, Json]
+
+
+def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
+    """Write the best `top` architectures of a search, or that of one `epoch`, with drawings and costs."""
+    search = Run.open(find_run(config.run, Path("outputs"), "search"))
+    info = ImageInfo.from_json(cast(dict[str, object], search.read_json("images.json")))
+    space = build(SearchSpace, OmegaConf.create(cast(dict[str, Json], search.config["space"])), info)
+    candidates = _choose(search, space, config.top, config.epoch)
+    with Run.create(folder, "derive", plain(config)) as run:
+        for place, candidate in enumerate(candidates, start=1):
+            name = "genotype" if place == 1 else f"genotype-{place}"
+            genotype = make_genotype(search, space, candidate.architecture, candidate.found_by)
+            drawing = write_drawing(run, name, space, candidate.architecture)
+            run.write_text(f"{name}.json", genotype.to_json())
+            rows = _rows(space, info, candidate)
+            print_table(
+                f"derive {place}", rows | {"drawing": str(drawing), "file": str(run.path(f"{name}.json"))}
+            )
+
+
+def _rows(space: SearchSpace, info: ImageInfo, candidate: Candidate) -> dict[str, str]:
+    with torch.device("meta"):
+        cost = cost_of(space.build(candidate.architecture), info)
+    rows = {"genotype": space.spell(candidate.architecture)}
+    for name in ("epoch", "score"):
+        if name in candidate.found_by:
+            rows[name] = f"{candidate.found_by[name]:.6g}"
+    return rows | {"parameters": f"{cost.parameters:,}", "multiply-adds": f"{cost.multiply_adds:,}"}
+
+
+def _choose(search: Run, space: SearchSpace, top: int, epoch: int | None) -> list[Candidate]:
+    """The wanted architectures, the best (or newest) first. Raises ConfigError where there are too few."""
+    if epoch is not None:
+        return [_of_epoch(search, space, epoch)]
+    candidates = _distinct(space, [*_found(search, space), *_scored(search, space), *_epochs(search, space)])
+    if not candidates:
+        raise RunError(
+            f"run={search.folder} has no epoch and no evaluation yet. Let it run: {search.resume_command}"
+        )
+    if top > len(candidates):
+        raise ConfigError(f"top={top}: this search holds {len(candidates)} different architectures.")
+    return candidates[:top]
+
+
+def _found(search: Run, space: SearchSpace) -> list[Candidate]:
+    """What the search ended with, if it did."""
+    if not search.path("genotype.json").exists():
+        return []
+    genotype = read_genotype(str(search.path("genotype.json")))
+    return [Candidate(architecture_of(genotype, space), dict(getattr(genotype, "found_by", {})))]
+
+
+def _scored(search: Run, space: SearchSpace) -> list[Candidate]:
+    """The evaluated architectures of the history, the best first."""
+    records = sorted(search.history(), key=lambda record: -cast(float, record["score"]))
+    return [
+        Candidate(
+            Architecture(tuple(cast(list[int], record["picks"]))), _origin(search, score=record["score"])
+        )
+        for record in records
+    ]
+
+
+def _epochs(search: Run, space: SearchSpace) -> list[Candidate]:
+    """What each epoch of a search with shared weights would have derived, the newest first."""
+    return [
+        Candidate(
+            space.architecture_of(cast(dict[str, Option], record["choices"])),
+            _origin(search, epoch=record["epoch"]),
+        )
+        for record in reversed(search.metrics())
+        if "choices" in record
+    ]
+
+
+def _of_epoch(search: Run, space: SearchSpace, epoch: int) -> Candidate:
+    saved = _epochs(search, space)
+    for candidate in saved:
+        if candidate.found_by["epoch"] == epoch:
+            return candidate
+    there = (
+        f"it has epochs {saved[-1].found_by['epoch']} to {saved[0].found_by['epoch']}"
+        if saved
+        else "it has none"
+    )
+    raise ConfigError(f"epoch={epoch}: no such epoch is saved in {search.folder}; {there}.")
+
+
+def _origin(search: Run, **where: Json) -> dict[str, Json]:
+    strategy = cast(dict[str, Json], search.config["strategy"])
+    name = str(strategy["_target_"]).rsplit(".", 1)[-1]
+    return {"strategy": name, "seed": search.config["seed"], "run": str(search.folder), **where}
+
+
+def _distinct(space: SearchSpace, candidates: list[Candidate]) -> list[Candidate]:
+    """The first of each network."""
+    seen: dict[Architecture, Candidate] = {}
+    for candidate in candidates:
+        seen.setdefault(space.canonical(candidate.architecture), candidate)
+    return list(seen.values())

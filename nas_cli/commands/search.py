@@ -1,0 +1,69 @@
+"""`nas search`: find an architecture and leave it as genotype.json."""
+
+from pathlib import Path
+from typing import cast
+
+from omegaconf import DictConfig
+
+from nas_cli.architecture import Architecture, Json
+from nas_cli.commands.setup import make_genotype, make_problem, plain
+from nas_cli.config import build
+from nas_cli.drawing import svg_of
+from nas_cli.evaluator import Evaluator
+from nas_cli.evaluators.from_scratch import FromScratch
+from nas_cli.evaluators.shared_weights import SharedWeights
+from nas_cli.progress import duration, print_table
+from nas_cli.run import Run
+from nas_cli.strategy import Found, Problem, Strategy
+
+
+def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
+    """Search in a run folder; with `resume`, go on with the search that it holds."""
+    problem = make_problem(config)
+    strategy = build(Strategy, config.strategy, problem)
+    evaluator = make_evaluator(config, problem, strategy)
+    run = Run.resume(folder, "search") if resume else Run.create(folder, "search", plain(config))
+    with run:
+        run.write_json("images.json", cast(Json, problem.data.info.to_json()))
+        found = strategy.search(run, evaluator)
+        found_by = _found_by(run, found, evaluator)
+        genotype = make_genotype(run, problem.space, found.architecture, found_by)
+        run.write_text("genotype.svg", svg_of(problem.space.cells(found.architecture)))
+        run.write_text("genotype.json", genotype.to_json())
+    print_table("search", _rows(run, problem, found.architecture, found_by))
+
+
+def make_evaluator(config: DictConfig, problem: Problem, strategy: Strategy) -> Evaluator:
+    """`evaluator=auto` trains from scratch what is sampled, and reads the supernet where there is one."""
+    if config.evaluator:
+        return build(Evaluator, config.evaluator, problem, strategy.supernet)
+    if strategy.supernet is None:
+        return FromScratch(problem)
+    return SharedWeights(problem, strategy.supernet)
+
+
+def _found_by(run: Run, found: Found, evaluator: Evaluator) -> dict[str, Json]:
+    strategy = run.config["strategy"]
+    assert isinstance(strategy, dict)
+    return {
+        "strategy": str(strategy["_target_"]).rsplit(".", 1)[-1],
+        "seed": run.config["seed"],
+        "run": str(run.folder),
+        "score": found.evaluation.score,
+        "seconds": run.seconds,
+        **evaluator.report(found.architecture),
+    }
+
+
+def _rows(
+    run: Run, problem: Problem, architecture: Architecture, found_by: dict[str, Json]
+) -> dict[str, str]:
+    rows = {"genotype": problem.space.spell(architecture), "score": f"{found_by['score']:.2f} %"}
+    if "test_accuracy" in found_by:
+        rows["test accuracy"] = f"{found_by['test_accuracy']:.2f} %"
+    return rows | {
+        "time": duration(run.seconds),
+        "drawing": str(run.path("genotype.svg")),
+        "file": str(run.path("genotype.json")),
+        "next": f"nas retrain genotype={run.path('genotype.json')}",
+    }

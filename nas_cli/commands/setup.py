@@ -1,0 +1,67 @@
+"""What several commands build from a config, and what several read from a genotype."""
+
+from pathlib import Path
+from typing import cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from nas_cli.architecture import Architecture, Genotype, GenotypeText, Json, Option
+from nas_cli.config import build
+from nas_cli.data import Dataset, ImageData
+from nas_cli.drawing import png_of, svg_of
+from nas_cli.recipe import Recipe
+from nas_cli.run import Run
+from nas_cli.space import SearchSpace
+from nas_cli.strategy import Problem
+from nas_cli.supernet import SupernetOptions
+from nas_cli.trainer import Trainer
+
+
+def plain(config: DictConfig) -> dict[str, Json]:
+    return cast(dict[str, Json], OmegaConf.to_container(config, resolve=True))
+
+
+def load_images(config: DictConfig, trainer: Trainer) -> ImageData:
+    """The data set in memory, on the device that trains on it."""
+    return build(Dataset, config.dataset).load().to(trainer.device)
+
+
+def make_problem(config: DictConfig) -> Problem:
+    trainer = build(Trainer, config.trainer)
+    data = load_images(config, trainer)
+    return Problem(
+        space=build(SearchSpace, config.space, data.info),
+        data=data,
+        recipe=build(Recipe, config.recipe),
+        trainer=trainer,
+        supernet=build(SupernetOptions, config.supernet),
+        seed=config.seed,
+    )
+
+
+def architecture_of(genotype: Genotype | GenotypeText, space: SearchSpace) -> Architecture:
+    if isinstance(genotype, GenotypeText):
+        return space.parse(genotype)
+    return space.architecture_of(genotype.choices)
+
+
+def write_drawing(run: Run, name: str, space: SearchSpace, architecture: Architecture) -> Path:
+    """The cells as `<name>.svg` and `<name>.png`."""
+    cells = space.cells(architecture)
+    run.write_text(f"{name}.svg", svg_of(cells))
+    run.write_bytes(f"{name}.png", png_of(cells))
+    return run.path(f"{name}.svg")
+
+
+def make_genotype(
+    run: Run, space: SearchSpace, architecture: Architecture, found_by: dict[str, Json]
+) -> Genotype:
+    """The file form, with the config nodes of the search that it came from."""
+    options: dict[str, Option] = space.options_of(architecture)
+    config = run.config
+    return Genotype(
+        space=cast(dict[str, Json], config["space"]),
+        choices=options,
+        dataset=cast(dict[str, Json], config["dataset"]),
+        found_by=found_by,
+    )

@@ -1,0 +1,35 @@
+"""How good one architecture is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nas_cli.architecture import Architecture
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """`score` is to be maximised; `seconds` is what it cost, measured or simulated by a benchmark's table."""
+
+    score: float
+    seconds: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Evaluator(ABC):
+    """Scores architectures one at a time; constructed as `Evaluator(problem, supernet, *, settings)`.
+
+    `supernet` is the one a weight-sharing strategy trains, None where the strategy samples. The score
+    of an architecture depends on the problem's seed and the fidelity alone: asked twice, it is the same.
+    `budget_seconds`, where set, ends a search: an evaluation that would exceed it is not counted.
+    """
+
+    budget_seconds: float | None = None
+
+    @abstractmethod
+    def evaluate(self, architecture: Architecture, fidelity: int | None = None) -> Evaluation:
+        """Score one architecture; `fidelity` (epochs) None means the evaluator's own setting."""
+
+    def report(self, architecture: Architecture) -> Mapping[str, float]:
+        """What is told of the winner at the end and never searched on, such as a table's test accuracy."""
+        return {}

@@ -1,0 +1,278 @@
+"""Commands as Hydra's jobs: a plain run, the jobs of a sweep, a run that is resumed.
+
+Everything goes through the public `hydra.main`, so that sweepers, launchers, `.hydra/` and logging are
+Hydra's own. The input is read and checked first, so that a wrong setting leaves no folder.
+"""
+
+import importlib
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from nas_cli.catalogue import conf_dir
+from nas_cli.config import check
+from nas_cli.config.composition import Request, compose, compose_jobs, user_folder
+from nas_cli.config.preparation import prepare, quote
+from nas_cli.errors import InputError, Interrupted, NasError, RunError, TrainingError
+from nas_cli.sweep import Outcome, outcomes, table
+
+
+class _ThroughHydra(BaseException):
+    """Carries an error of a job past Hydra, which catches every Exception and prints lines of its own."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+@dataclass(frozen=True)
+class Job:
+    """What Hydra calls with a job's config; a class, so that launchers can send it to other processes."""
+
+    command: str
+
+    def __call__(self, config: DictConfig) -> float | None:
+        """The score of the job, for sweepers that optimise."""
+        sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+        folder = _as_seen_from_here(Path(HydraConfig.get().runtime.output_dir))
+        try:
+            _make_importable(HydraConfig.get().runtime.config_sources)
+            check(config)
+            _command(self.command)(config, folder)
+        except Interrupted as error:
+            raise _ThroughHydra(error) from error
+        except Exception as error:
+            _write_traceback(folder / f"{self.command}.log", error)
+            if sweep:
+                raise
+            raise _ThroughHydra(error) from error
+        return Outcome.read(folder).score
+
+
+def start(request: Request) -> None:
+    """Check the settings, then run the command once, or once a job of a sweep. Raises NasError."""
+    _add_to_path(request.config_dir)
+    request = prepare(request)
+    if request.multirun:
+        _start_sweep(request)
+    else:
+        _start_run(request)
+
+
+def show(request: Request, flags: Sequence[str]) -> None:
+    """Print what `--cfg` or `--info` ask for; nothing is run or checked."""
+    request = prepare(request)
+    compose(request)
+    _call_hydra(request, flags)
+
+
+def profile(request: Request, *, as_json: bool) -> None:
+    """`nas profile` prints and leaves no folder, so it is no job of Hydra's."""
+    _add_to_path(request.config_dir)
+    config = compose(prepare(request))
+    _without_hydra(config)
+    check(config)
+    _command("profile")(config, as_json=as_json)
+
+
+def resume(command: str, folder: Path, config_dir: Path | None) -> None:
+    """Go on with a run as its own config.yaml says, whatever `conf/` says today."""
+    from nas_cli.run import Run
+
+    run = Run.resume(folder, command)
+    _add_to_path(config_dir)
+    hydra_file = folder / ".hydra" / "hydra.yaml"
+    if hydra_file.is_file():
+        _make_importable(OmegaConf.load(hydra_file).hydra.runtime.config_sources)
+    config = OmegaConf.create(run.config)
+    check(config)
+    _command(command)(config, folder, resume=True)
+
+
+def _start_run(request: Request) -> None:
+    config = compose(request)
+    folder = _folder(config, "hydra.run.dir")
+    _without_hydra(config)
+    check(config)
+    _refuse_used(folder)
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    pinned = replace(request, overrides=(*request.overrides, f"hydra.run.dir={_quoted(folder)}"))
+    try:
+        _call_hydra(pinned)
+    except _ThroughHydra as passage:
+        if isinstance(passage.error, InputError):
+            _remove(folder, made)
+        raise _as_told(passage.error, folder, request.command) from passage.error
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _start_sweep(request: Request) -> None:
+    plain = compose_jobs(request)
+    folder = _folder(plain[0], "hydra.sweep.dir")
+    for config in plain:
+        _without_hydra(config)
+        check(config)
+    _refuse_used(folder)
+    pinned = replace(request, overrides=(*request.overrides, f"hydra.sweep.dir={_quoted(folder)}"))
+    error: Exception | None = None
+    try:
+        _call_hydra(pinned, ["--multirun"])
+    except _ThroughHydra as passage:
+        raise passage.error from None
+    except Exception as failure:
+        error = failure
+    _report(outcomes(folder), error)
+
+
+def _report(found: list[Outcome], error: Exception | None) -> None:
+    """The table of all jobs; then an error where one failed, or where the sweep itself did."""
+    if found:
+        sys.stdout.write(table(found) + "\n")
+    failed = sum(outcome.status != "done" for outcome in found)
+    if _wants_traceback() and error is not None:
+        raise error
+    if failed:
+        raise TrainingError(f"{failed} of {len(found)} jobs failed; their logs say why.") from error
+    if error is not None:
+        raise TrainingError(f"The sweep failed: {_one_line(error)}") from error
+
+
+def _call_hydra(request: Request, flags: Sequence[str] = ()) -> None:
+    names = [f"--config-name={request.config_name}"] if request.config_name else []
+    overrides = [f"hydra.job.name={request.command}", *request.overrides]
+    main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=request.command)
+    with user_folder(request.config_dir), _process_state([*flags, *names, *overrides]):
+        main(Job(request.command))()
+
+
+@contextmanager
+def _process_state(arguments: list[str]) -> Iterator[None]:
+    """Hydra reads sys.argv, and raises errors instead of printing them under HYDRA_FULL_ERROR."""
+    before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = ["nas", *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = before[0]
+        if before[1] is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before[1]
+
+
+def _command(name: str) -> Callable[..., None]:
+    """Commands are imported when they run: most of them import torch."""
+    return cast(Callable[..., None], importlib.import_module(f"nas_cli.commands.{name}").run)
+
+
+def _folder(config: DictConfig, key: str) -> Path:
+    try:
+        return Path(str(OmegaConf.select(config, key, throw_on_missing=True)))
+    except OmegaConfBaseException as error:
+        raise InputError(f"{key} cannot be resolved: {str(error).splitlines()[0]}") from error
+
+
+def _as_seen_from_here(folder: Path) -> Path:
+    """Hydra makes it absolute; messages, tables and genotypes name it as the user would."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def _quoted(folder: Path) -> str:
+    return quote(f"run={folder}").removeprefix("run=")
+
+
+def _without_hydra(config: DictConfig) -> None:
+    with open_dict(config):
+        del config["hydra"]
+
+
+def _refuse_used(folder: Path) -> None:
+    """Two runs in one folder would mix their files. Also says before the work that it cannot be written."""
+    try:
+        used = folder.exists() and any(folder.iterdir())
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    if used:
+        raise RunError(
+            f"{folder} is not empty. Continue the run in it with --resume, or choose another folder with "
+            "hydra.run.dir=FOLDER (hydra.sweep.dir=FOLDER for a sweep)."
+        )
+    nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        reason = "may not be written by you" if nearest.is_dir() else "is a file"
+        raise RunError(f"The run folder {folder} cannot be made: {nearest} {reason}. {_OTHER_FOLDER}")
+
+
+_OTHER_FOLDER = "Choose another one with hydra.run.dir=FOLDER (hydra.sweep.dir=FOLDER for a sweep)."
+
+
+def _unwritable(folder: Path, error: OSError) -> RunError:
+    return RunError(f"The run folder {folder} cannot be written ({error.strerror}). {_OTHER_FOLDER}")
+
+
+def _remove(folder: Path, made: list[Path]) -> None:
+    """Take back what a refused input left: the run folder, unless work was saved in it, and its parents."""
+    if (folder / "checkpoint.pt").exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    for parent in made[1:]:
+        if any(parent.iterdir()):
+            return
+        parent.rmdir()
+
+
+def _as_told(error: Exception, folder: Path, command: str) -> Exception:
+    """The error as the user is told it: an unexpected one in one line, unless a traceback is wanted."""
+    if isinstance(error, NasError) or _wants_traceback():
+        return error
+    log = folder / f"{command}.log"
+    return TrainingError(f"{_one_line(error)} (unexpected; full traceback in {log})")
+
+
+def _wants_traceback() -> bool:
+    return os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, NasError) else f"{type(error).__name__}: {text}"
+
+
+def _write_traceback(log: Path, error: Exception) -> None:
+    """A run writes its own from its start to its end; this is for what fails before and after."""
+    if isinstance(error, NasError) or _told_by_run(log, error):
+        return
+    with log.open("a", encoding="utf-8") as file:
+        traceback.print_exception(error, file=file)
+
+
+def _told_by_run(log: Path, error: Exception) -> bool:
+    last = traceback.format_exception_only(error)[-1].strip()
+    return log.is_file() and last in log.read_text(encoding="utf-8", errors="replace")
+
+
+def _add_to_path(folder: Path | None) -> None:
+    """Modules in the user's folder can be named by `_target_`; they come last, so they shadow nothing."""
+    if folder is not None and str(folder.resolve()) not in sys.path:
+        sys.path.append(str(folder.resolve()))
+
+
+def _make_importable(sources: object) -> None:
+    """The same in another process or another day, from what Hydra recorded of the search path."""
+    for source in cast(list[DictConfig], sources):
+        if source.provider == "command-line":
+            _add_to_path(Path(source.path))

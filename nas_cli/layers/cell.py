@@ -1,0 +1,147 @@
+"""The cell: states joined by edges, as a supernet holds it and as a network has it.
+
+States are numbered, the inputs first, then the nodes. In a supernet every edge mixes all candidates,
+and what computes is the source state: it serves all edges that leave it. Preprocessing the inputs and
+joining the nodes is the space's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nas_cli.layers.operations import make_operation
+from nas_cli.layers.plain_state import PlainState
+from nas_cli.layers.share import Share, total
+from nas_cli.layers.shared_state import SharedState
+from nas_cli.supernet import Gate
+
+
+@dataclass(frozen=True)
+class Edge:
+    """`stride` 2 leaves inputs only, in a cell that halves the size."""
+
+    source: int
+    target: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """Which states a cell joins, and the candidates of every edge; edges are ordered by source, then target.
+
+    A cell takes one gate a source state, in the order of `sources`; its rows are `edges_from(source)`.
+    """
+
+    num_inputs: int
+    num_nodes: int
+    edges: tuple[Edge, ...]
+    candidates: tuple[str, ...]
+    pool_norm: bool
+
+    def edges_from(self, state: int) -> tuple[Edge, ...]:
+        return tuple(edge for edge in self.edges if edge.source == state)
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(edge.source for edge in self.edges))
+
+    @property
+    def stride(self) -> int:
+        """The inputs are this much larger than the nodes."""
+        return max(edge.stride for edge in self.edges)
+
+
+class DiscreteCell(nn.Module):
+    """One operation an edge (source, target, operation); `stride` sizes a node that no edge reaches."""
+
+    def __init__(
+        self,
+        num_inputs: int,
+        num_nodes: int,
+        edges: Sequence[tuple[int, int, nn.Module]],
+        *,
+        stride: int = 1,
+    ) -> None:
+        super().__init__()
+        self.num_inputs = num_inputs
+        self.num_nodes = num_nodes
+        self.stride = stride
+        self.ends = tuple((source, target) for source, target, _ in edges)
+        self.operations = nn.ModuleList(operation for _, _, operation in edges)
+
+    def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The states of the nodes."""
+        states = list(inputs)
+        for target in range(self.num_inputs, self.num_inputs + self.num_nodes):
+            values = [
+                operation(states[source])
+                for (source, end), operation in zip(self.ends, self.operations, strict=True)
+                if end == target
+            ]
+            states.append(sum(values[1:], values[0]) if values else _zeros(inputs[0], self.stride))
+        return states[self.num_inputs :]
+
+
+class SupernetCell(nn.Module):
+    """A cell of mixed edges, whose batch normalisations have no learned scale.
+
+    Both forms have the same parameters and buffers under the same names.
+    """
+
+    def __init__(self, plan: CellPlan, channels: int, *, plain: bool) -> None:
+        super().__init__()
+        self.plan = plan
+        self.channels = channels
+        state_kind = PlainState if plain else SharedState
+        self.states = nn.ModuleList(
+            state_kind(plan.candidates, channels, edges[0].stride, len(edges), pool_norm=plan.pool_norm)
+            for edges in map(plan.edges_from, plan.sources)
+        )
+
+    def forward(self, inputs: Sequence[Tensor], gates: Sequence[Gate]) -> list[Tensor]:
+        """The states of the nodes, each sum over edges and k of gate[edge, k] * candidate_k(state)."""
+        plan = self.plan
+        states = list(inputs)
+        arriving: list[list[Share]] = [[] for _ in range(plan.num_inputs + plan.num_nodes)]
+        compute = dict(zip(plan.sources, zip(self.states, gates, strict=True), strict=True))
+        for source, arrived in enumerate(arriving):
+            if source >= plan.num_inputs:
+                node = total(arrived)
+                states.append(_zeros(inputs[0], plan.stride) if node is None else node)
+            if source in compute:
+                state, gate = compute[source]
+                for edge, share in zip(plan.edges_from(source), state(states[source], gate), strict=True):
+                    arriving[edge.target].append(share)
+        return states[plan.num_inputs :]
+
+    def cut_out(self, picks: Sequence[str | None]) -> DiscreteCell:
+        """The cell of one pick an edge, in the plan's order, with a copy of weights and batch statistics.
+
+        None, or the candidate `none`, leaves the edge out.
+        """
+        plan = self.plan
+        edges = []
+        for edge, pick in zip(plan.edges, picks, strict=True):
+            if pick is not None and pick != "none":
+                edges.append((edge.source, edge.target, self._copy(edge, pick)))
+        return DiscreteCell(plan.num_inputs, plan.num_nodes, edges, stride=plan.stride)
+
+    def _copy(self, edge: Edge, pick: str) -> nn.Module:
+        plan = self.plan
+        operation = make_operation(pick, self.channels, edge.stride, affine=False, pool_norm=plan.pool_norm)
+        state = self.states[plan.sources.index(edge.source)]
+        assert isinstance(state, PlainState)
+        row = plan.edges_from(edge.source).index(edge)
+        operation.load_state_dict(state.operation(row, plan.candidates.index(pick)).state_dict())
+        return operation.train(self.training)
+
+
+def make_cell(plan: CellPlan, channels: int, *, plain: bool) -> SupernetCell:
+    """`plain`: every candidate by its definition, one at a time; else what edges share is computed once."""
+    return SupernetCell(plan, channels, plain=plain)
+
+
+def _zeros(state: Tensor, stride: int) -> Tensor:
+    return torch.zeros_like(state[:, :, ::stride, ::stride])

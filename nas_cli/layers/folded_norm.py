@@ -1,0 +1,77 @@
+"""Batch normalisation after a 1x1 convolution, folded into the convolution's matrix.
+
+The mean and variance of P d over all pixels follow from the mean and the Gram matrix of d, so the
+convolution's output is never normalised: it is computed once, normalised already, from a matrix that
+has the scale in it. The pixels are read once less, and neither the convolution's output nor the
+normalised one is kept for the backward pass.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nas_cli.layers.pointwise import Moments
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """Convolution r and its normalisation are images[r] @ matrices[r] + biases[r]; (r, c, o) and (r, o)."""
+
+    images: list[Tensor]
+    matrices: Tensor
+    biases: Tensor
+
+
+def fold(
+    images: Sequence[Tensor], kernels: Sequence[Tensor], norms: Sequence[nn.BatchNorm2d], gates: Tensor | None
+) -> Folded:
+    """Fold r convolutions (o, c), their normalisations without learned scale, and their gates (r).
+
+    `images` has one batch for each convolution, or one that all share. Running statistics are updated
+    in training mode, and stand in for the batch's in evaluation mode.
+    """
+    points = torch.stack([kernel.flatten(1) for kernel in kernels])
+    if norms[0].training:
+        images, mean, variance = _batch_statistics(images, points)
+        _track(norms, mean, variance, images[0].shape[0] * images[0].shape[2] * images[0].shape[3])
+    else:
+        mean, variance = running_statistics(norms)
+    scale = (variance + norms[0].eps).rsqrt()
+    if gates is not None:
+        scale = scale * gates[:, None]
+    repeated = list(images) * (len(kernels) // len(images))
+    return Folded(repeated, (points * scale[:, :, None]).transpose(1, 2), -mean * scale)
+
+
+def _batch_statistics(images: Sequence[Tensor], points: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Mean and (biased) variance (r, o) of the convolutions' outputs."""
+    *handed_on, sums, grams = Moments.apply(*images)
+    count = images[0].shape[0] * images[0].shape[2] * images[0].shape[3]
+    mean = sums / count
+    covariance = grams / count - mean[:, :, None] * mean[:, None, :]
+    variance = ((points @ covariance) * points).sum(2).clamp_min(0)
+    return handed_on, (points @ mean[:, :, None]).squeeze(2), variance
+
+
+def running_statistics(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
+    means = [norm.running_mean for norm in norms if norm.running_mean is not None]
+    variances = [norm.running_var for norm in norms if norm.running_var is not None]
+    return torch.stack(means), torch.stack(variances)
+
+
+def _track(norms: Sequence[nn.BatchNorm2d], mean: Tensor, variance: Tensor, count: int) -> None:
+    """Running variances are unbiased, as torch has them."""
+    unbiased = variance.detach() * (count / max(count - 1, 1))
+    track(norms, list(mean.detach().unbind()), list(unbiased.unbind()))
+
+
+@torch.no_grad()
+def track(norms: Sequence[nn.BatchNorm2d], means: list[Tensor], variances: list[Tensor]) -> None:
+    """Move the running statistics of each normalisation towards the batch's."""
+    momentum = norms[0].momentum
+    assert momentum is not None
+    torch._foreach_lerp_([norm.running_mean for norm in norms], means, momentum)
+    torch._foreach_lerp_([norm.running_var for norm in norms], variances, momentum)
+    torch._foreach_add_([norm.num_batches_tracked for norm in norms], 1)

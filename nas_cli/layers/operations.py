@@ -1,0 +1,163 @@
+"""The candidates of the cell spaces, each by its definition.
+
+DARTS (arXiv:1806.09055) has the separable and dilated convolutions, NAS-Bench-201 (arXiv:2001.00326)
+the plain ones; pooling and the skip are of both.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas_cli.errors import UnsupportedError
+from nas_cli.layers.depthwise import depthwise_conv2d
+
+
+class Zero(nn.Module):
+    """The candidate `none`: zeros of the size the other candidates give."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
+
+
+class FactorizedReduce(nn.Module):
+    """Halve the size: two 1x1 convolutions of stride 2, the second one pixel further, side by side.
+
+    Sizes are rounded up; where the size is odd, the shifted image ends in a row and a column of zeros.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, affine: bool) -> None:
+        super().__init__()
+        half = out_channels // 2
+        self.even = nn.Conv2d(in_channels, out_channels - half, 1, stride=2, bias=False)
+        self.odd = nn.Conv2d(in_channels, half, 1, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(x)
+        joined: Tensor = self.norm(torch.cat([self.even(x), self.odd(shifted(x))], dim=1))
+        return joined
+
+
+def shifted(x: Tensor) -> Tensor:
+    """x from its second row and column on; every second pixel of it exists for every second one of x."""
+    return F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]
+
+
+class ReluConvBN(nn.Module):
+    """ReLU, convolution, batch normalisation: the candidate of NAS-Bench-201, the preprocessing of DARTS."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, stride: int, padding: int, *, affine: bool
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalised: Tensor = self.norm(self.conv(torch.relu(x)))
+        return normalised
+
+
+class SeparableConv(nn.Module):
+    """ReLU, depthwise convolution that keeps (or halves) the size, pointwise convolution, normalisation.
+
+    With `plain` the depthwise convolution is torch's own call, whatever it costs.
+    """
+
+    def __init__(
+        self, channels: int, kernel: int, stride: int, dilation: int, *, affine: bool, plain: bool
+    ) -> None:
+        super().__init__()
+        padding = dilation * (kernel // 2)
+        self.depthwise = nn.Conv2d(
+            channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False
+        )
+        self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels, affine=affine)
+        self.kernel, self.stride, self.dilation, self.padding = kernel, stride, dilation, padding
+        self.plain = plain
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalised: Tensor = self.norm(self.pointwise(self.convolve(torch.relu(x))))
+        return normalised
+
+    def convolve(self, x: Tensor) -> Tensor:
+        if self.plain:
+            convolved: Tensor = self.depthwise(x)
+            return convolved
+        return depthwise_conv2d(
+            x, self.depthwise.weight, stride=self.stride, padding=self.padding, dilation=self.dilation
+        )
+
+
+class SeparableStack(nn.Sequential):
+    """Separable convolutions one after the other: DARTS has two, with the stride in the first, or one dilated."""
+
+    def __init__(self, *stages: SeparableConv) -> None:
+        super().__init__(*stages)
+        self.stages = stages
+
+
+class Pool(nn.Module):
+    """3x3 pooling that keeps (or halves) the size; padding is not counted."""
+
+    def __init__(self, pool: nn.Module, channels: int, *, norm: bool) -> None:
+        super().__init__()
+        self.pool = pool
+        self.norm = nn.BatchNorm2d(channels, affine=False) if norm else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled: Tensor = self.pool(x)
+        return pooled if self.norm is None else self.norm(pooled)
+
+
+def make_operation(
+    name: str, channels: int, stride: int, *, affine: bool, pool_norm: bool, plain: bool = False
+) -> nn.Module:
+    """One candidate, channels to channels. Raises UnsupportedError on an unknown name.
+
+    `affine`: batch normalisation has a learned scale and shift. `pool_norm`: pooling is followed by
+    a batch normalisation without them, as in DARTS' search network. `plain`: see SeparableConv.
+    """
+    if name in POOLS:
+        return Pool(POOLS[name](stride), channels, norm=pool_norm)
+    if name in SEPARABLE:
+        return _separable(name, channels, stride, affine=affine, plain=plain)
+    if name in FULL_KERNELS:
+        kernel = FULL_KERNELS[name]
+        return ReluConvBN(channels, channels, kernel, stride, kernel // 2, affine=affine)
+    if name == "skip_connect":
+        return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine=affine)
+    if name == "none":
+        return Zero(stride)
+    raise UnsupportedError(f"There is no operation {name!r}; there are {', '.join(OPERATIONS)}.")
+
+
+def _separable(name: str, channels: int, stride: int, *, affine: bool, plain: bool) -> SeparableStack:
+    kernel, dilation, repeats = SEPARABLE[name]
+    stages = [
+        SeparableConv(channels, kernel, stride if k == 0 else 1, dilation, affine=affine, plain=plain)
+        for k in range(repeats)
+    ]
+    return SeparableStack(*stages)
+
+
+POOLS: dict[str, Callable[[int], nn.Module]] = {
+    "max_pool_3x3": lambda stride: nn.MaxPool2d(3, stride, padding=1),
+    "avg_pool_3x3": lambda stride: nn.AvgPool2d(3, stride, padding=1, count_include_pad=False),
+}
+# kernel, dilation, how often it is applied
+SEPARABLE: dict[str, tuple[int, int, int]] = {
+    "sep_conv_3x3": (3, 1, 2),
+    "sep_conv_5x5": (5, 1, 2),
+    "dil_conv_3x3": (3, 2, 1),
+    "dil_conv_5x5": (5, 2, 1),
+}
+FULL_KERNELS: dict[str, int] = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
+OPERATIONS: tuple[str, ...] = ("none", "skip_connect", *POOLS, *SEPARABLE, *FULL_KERNELS)

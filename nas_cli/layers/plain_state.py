@@ -1,0 +1,44 @@
+"""All edges that leave one state, each candidate by its definition: what the fast form is held to."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from nas_cli.layers.operations import make_operation
+from nas_cli.layers.share import Share
+from nas_cli.supernet import Gate
+
+
+class PlainState(nn.Module):
+    """`rows[row][k]` is candidate k of an edge, whose value is sum_k gate[row, k] * candidate_k(state).
+
+    `plain`: the depthwise convolutions of the candidates are torch's own calls.
+    """
+
+    plain = True
+
+    def __init__(
+        self, candidates: Sequence[str], channels: int, stride: int, num_edges: int, *, pool_norm: bool
+    ) -> None:
+        super().__init__()
+        self.candidates = tuple(candidates)
+        self.rows = nn.ModuleList(
+            nn.ModuleList(
+                make_operation(name, channels, stride, affine=False, pool_norm=pool_norm, plain=self.plain)
+                for name in candidates
+            )
+            for _ in range(num_edges)
+        )
+
+    def forward(self, state: Tensor, gate: Gate) -> list[Share]:
+        """What each edge brings to its target."""
+        return [Share(self._values(state, gate, row)) for row in range(len(self.rows))]
+
+    def _values(self, state: Tensor, gate: Gate, row: int) -> list[Tensor]:
+        running = [k for k in gate.active[row] if self.candidates[k] != "none"]
+        return [gate.weights[row, k] * self.operation(row, k)(state) for k in running]
+
+    def operation(self, row: int, k: int) -> nn.Module:
+        edge = self.rows[row]
+        assert isinstance(edge, nn.ModuleList)
+        return edge[k]

@@ -1,0 +1,138 @@
+"""Products of images with small matrices, the arithmetic of 1x1 convolutions, with fused gradients.
+
+An image batch (n, c, h, w) in channels_last memory is a matrix of n*h*w pixels by c channels. All
+functions here are twice differentiable: their backward passes are made of differentiable operations.
+"""
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+Part = TypeVar("Part")
+
+
+class Context(FunctionCtx):
+    """What torch gives a Function's backward pass; its own class declares none of it."""
+
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+    num_images: int
+    num_values: int
+
+
+def pixels(images: Tensor) -> Tensor:
+    """(n, c, h, w) as (n*h*w, c): a view where memory is channels_last."""
+    return images.permute(0, 2, 3, 1).reshape(-1, images.shape[1])
+
+
+def images_of(flat: Tensor, like: Tensor) -> Tensor:
+    """(n*h*w, c) as images of the batch and the size of `like`, which may have other channels."""
+    n, _, h, w = like.shape
+    return flat.view(n, h, w, flat.shape[1]).permute(0, 3, 1, 2)
+
+
+class Moments(torch.autograd.Function):
+    """Hand the image batches on, with the sum (r, c) and the Gram matrix (r, c, c) of the pixels of each.
+
+    Handing them on lets one backward pass add the gradients of both uses.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, *batches: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(*batches)
+        ctx.set_materialize_grads(False)
+        flat = [pixels(images) for images in batches]
+        sums = torch.stack([matrix.sum(0) for matrix in flat])
+        grams = torch.stack([matrix.t().mm(matrix) for matrix in flat])
+        return (*batches, sums, grams)
+
+    @staticmethod
+    def backward(ctx: Context, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        *for_batches, for_sums, for_grams = gradients
+        if for_sums is None or for_grams is None:
+            return tuple(for_batches)
+        symmetric = for_grams + for_grams.transpose(1, 2)
+        results: list[Tensor | None] = []
+        for r, images in enumerate(ctx.saved_tensors):
+            if not ctx.needs_input_grad[r]:
+                results.append(None)
+                continue
+            total = torch.addmm(for_sums[r], pixels(images), symmetric[r])
+            handed_on = for_batches[r]
+            if handed_on is not None:
+                total.add_(pixels(handed_on))
+            results.append(images_of(total, images))
+        return tuple(results)
+
+
+class AffineRelu(torch.autograd.Function):
+    """relu(images @ matrix + bias) for each of r image batches; matrices (r, c, o), biases (r, o)."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, matrices: Tensor, biases: Tensor, *batches: Tensor) -> tuple[Tensor, ...]:
+        results = tuple(
+            images_of(torch.addmm(biases[r], pixels(images), matrices[r]).relu_(), images)
+            for r, images in enumerate(batches)
+        )
+        ctx.save_for_backward(matrices, *batches, *results)
+        return results
+
+    @staticmethod
+    def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        matrices, *saved = ctx.saved_tensors
+        num_batches = len(gradients)
+        for_batches: list[Tensor | None] = []
+        for_matrices, for_biases = [], []
+        for r, gradient in enumerate(gradients):
+            images, result = saved[r], saved[num_batches + r]
+            open_gradient = pixels(torch.ops.aten.threshold_backward(gradient, result, 0))
+            for_matrices.append(pixels(images).t().mm(open_gradient))
+            for_biases.append(open_gradient.sum(0))
+            needed = ctx.needs_input_grad[2 + r]
+            for_batches.append(images_of(open_gradient.mm(matrices[r].t()), images) if needed else None)
+        return torch.stack(for_matrices), torch.stack(for_biases), *for_batches
+
+
+class Mix(torch.autograd.Function):
+    """bias + sum of values + sum of images @ matrix: a node, from everything that arrives there.
+
+    Arguments: how many values, how many products, the bias (o), the values (n, o, h, w), the images
+    (n, c, h, w), their matrices (c, o).
+    """
+
+    @staticmethod
+    def forward(ctx: Context, num_values: int, num_images: int, bias: Tensor, *tensors: Tensor) -> Tensor:  # type: ignore[override]
+        values, images, matrices = _parts(tensors, num_values, num_images)
+        ctx.num_values, ctx.num_images = num_values, num_images
+        ctx.save_for_backward(*images, *matrices)
+        total = torch.addmm(bias, pixels(images[0]), matrices[0])
+        for batch, matrix in zip(images[1:], matrices[1:], strict=True):
+            total.addmm_(pixels(batch), matrix)
+        for value in values:
+            total.add_(pixels(value))
+        return images_of(total, images[0])
+
+    @staticmethod
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        _, images, matrices = _parts(ctx.saved_tensors, 0, ctx.num_images)
+        _, need_images, need_matrices = _parts(ctx.needs_input_grad[3:], ctx.num_values, ctx.num_images)
+        flat = pixels(gradient)
+        for_images = [
+            images_of(flat.mm(matrix.t()), batch) if needed else None
+            for batch, matrix, needed in zip(images, matrices, need_images, strict=True)
+        ]
+        for_matrices = [
+            pixels(batch).t().mm(flat) if needed else None
+            for batch, needed in zip(images, need_matrices, strict=True)
+        ]
+        for_bias = flat.sum(0) if ctx.needs_input_grad[2] else None
+        return None, None, for_bias, *(gradient,) * ctx.num_values, *for_images, *for_matrices
+
+
+def _parts(
+    tensors: tuple[Part, ...], num_values: int, num_images: int
+) -> tuple[tuple[Part, ...], tuple[Part, ...], tuple[Part, ...]]:
+    end = num_values + num_images
+    return tensors[:num_values], tensors[num_values:end], tensors[end:]

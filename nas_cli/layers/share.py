@@ -1,0 +1,54 @@
+"""What an edge brings to its target, in a form that the target can sum in few passes over memory."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from nas_cli.layers.depthwise import merge_phases
+from nas_cli.layers.pointwise import Mix
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """images (n, c, h, w) times matrix (c, o); `split`: the images are in the layout of `split_phases`."""
+
+    images: Tensor
+    matrix: Tensor
+    split: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The sum of finished values (n, o, h, w), of products, and of biases (o) of its products."""
+
+    values: list[Tensor] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
+    biases: list[Tensor] = field(default_factory=list)
+
+
+def total(shares: Iterable[Share]) -> Tensor | None:
+    """The sum of all shares; None where they are empty."""
+    values, products, biases = [], [], []
+    for share in shares:
+        values += share.values
+        products += share.products
+        biases += share.biases
+    whole = [product for product in products if not product.split]
+    split = [product for product in products if product.split]
+    if not products:
+        return sum(values[1:], values[0]) if values else None
+    bias = torch.stack(biases).sum(0)
+    if not split:
+        return _mix(bias, values, whole)
+    if not whole:
+        return sum(values, merge_phases(_mix(bias, [], split)))
+    return _mix(bias, [*values, merge_phases(_mix(torch.zeros_like(bias), [], split))], whole)
+
+
+def _mix(bias: Tensor, values: list[Tensor], products: list[Product]) -> Tensor:
+    images = [product.images for product in products]
+    matrices = [product.matrix for product in products]
+    mixed: Tensor = Mix.apply(len(values), len(products), bias, *values, *images, *matrices)
+    return mixed

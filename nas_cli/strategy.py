@@ -1,0 +1,280 @@
+"""How a space is searched: two families of strategies, two loops.
+
+A `SamplingStrategy` proposes architectures and observes their scores. A `WeightSharingStrategy` trains a
+supernet and what it knows of the gates in turn, then derives an architecture.
+"""
+
+import itertools
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor
+
+from nas_cli.architecture import Architecture, Json
+from nas_cli.collapse import collapse_warning, gate_entropy, skip_shares
+from nas_cli.data import Batch, Batches, ImageData
+from nas_cli.errors import ConfigError, RunError, UnsupportedError
+from nas_cli.evaluator import Evaluation, Evaluator
+from nas_cli.progress import Progress
+from nas_cli.recipe import Count, Recipe
+from nas_cli.run import Run
+from nas_cli.seeds import seed_for, seeded
+from nas_cli.space import SearchSpace
+from nas_cli.supernet import Gate, Supernet, SupernetOptions
+from nas_cli.trainer import Trainer
+from nas_cli.training import Descent, EpochWork, State, Tally, run_epochs
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is searched, on which images, and how weights are trained."""
+
+    space: SearchSpace
+    data: ImageData
+    recipe: Recipe
+    trainer: Trainer
+    supernet: SupernetOptions
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """An architecture to be scored at a fidelity (epochs); None means the evaluator's own."""
+
+    architecture: Architecture
+    fidelity: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search ends with."""
+
+    architecture: Architecture
+    evaluation: Evaluation
+
+
+class Strategy(ABC):
+    """Constructed as `Strategy(problem, *, settings)`; `supernet` is None where no weights are shared."""
+
+    supernet: Supernet | None = None
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    @abstractmethod
+    def search(self, run: Run, evaluator: Evaluator) -> Found:
+        """The whole search, which continues what `run` already holds where it is resumed."""
+
+
+class SamplingStrategy(Strategy):
+    """Proposes and observes, one architecture at a time, until `num_evaluations` or the evaluator's budget.
+
+    `num_evaluations` None means until the budget is used up, or 10 where there is none. A resumed search
+    replays its history: each recorded evaluation is proposed again and observed again, so a strategy
+    keeps no other state. What it draws comes from generators of its own, made from the problem's seed.
+    """
+
+    def __init__(self, problem: Problem, *, num_evaluations: Count | None = None) -> None:
+        super().__init__(problem)
+        self.num_evaluations = num_evaluations
+
+    @abstractmethod
+    def propose(self) -> Proposal:
+        """The next architecture to score, given all that was observed."""
+
+    def observe(self, architecture: Architecture, evaluation: Evaluation) -> None:
+        """Learn from a score; called once for each proposal, in the order of the proposals."""
+
+    def search(self, run: Run, evaluator: Evaluator) -> Found:
+        budget = evaluator.budget_seconds
+        limit = self.num_evaluations or (10 if budget is None else None)
+        history = run.history() if run.resumed else []
+        spent, best = 0.0, None
+        with Progress("search", limit, unit="evaluation") as progress:
+            for count in itertools.count() if limit is None else range(limit):
+                proposal = self.propose()
+                if count < len(history):
+                    evaluation = _recorded(history[count], proposal, run)
+                else:
+                    evaluation = evaluator.evaluate(proposal.architecture, proposal.fidelity)
+                spent += evaluation.seconds
+                if budget is not None and spent > budget:
+                    break
+                if count >= len(history):
+                    run.append_history(_record(proposal, evaluation))
+                self.observe(proposal.architecture, evaluation)
+                if best is None or evaluation.score > best.evaluation.score:
+                    best = Found(proposal.architecture, evaluation)
+                progress.update(count + 1, score=evaluation.score, best=best.evaluation.score)
+                run.raise_if_stopped()
+        return best or _no_evaluation(budget, spent)
+
+
+def _record(proposal: Proposal, evaluation: Evaluation) -> dict[str, Json]:
+    return {
+        "picks": list(proposal.architecture.picks),
+        "fidelity": proposal.fidelity,
+        "score": evaluation.score,
+        "seconds": evaluation.seconds,
+        "metrics": dict(evaluation.metrics),
+    }
+
+
+def _recorded(record: Mapping[str, Json], proposal: Proposal, run: Run) -> Evaluation:
+    """The evaluation on record, which must be of what is proposed now."""
+    if record["picks"] != list(proposal.architecture.picks) or record["fidelity"] != proposal.fidelity:
+        raise RunError(
+            f"{run.path('history.jsonl')} holds a search with other settings: it scored {record['picks']} "
+            f"where {list(proposal.architecture.picks)} is proposed now. Start a new search."
+        )
+    metrics = cast(Mapping[str, float], record["metrics"])
+    return Evaluation(cast(float, record["score"]), cast(float, record["seconds"]), metrics)
+
+
+def _no_evaluation(budget: float | None, spent: float) -> Found:
+    raise ConfigError(
+        f"evaluator.budget_seconds={budget}: the first evaluation alone costs {spent:.0f} seconds. Raise it."
+    )
+
+
+class WeightSharingStrategy(Strategy, EpochWork):
+    """Trains a supernet's weights and the architecture in turn, then derives.
+
+    For each step the loop asks `update_architecture` (which may do nothing) and then trains the weights
+    under `paths`. `start_epoch` must depend on the epoch alone, as it is called again after a resume;
+    what else the strategy learns is in `architecture_state`.
+    """
+
+    supernet: Supernet
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        recipe, trainer, info = problem.recipe, problem.trainer, problem.data.info
+        _refuse_without_effect(recipe)
+        with seeded(problem.seed, "supernet"):
+            self.supernet = trainer.place(problem.space.build_supernet(problem.supernet))
+        weights_part, architecture_part = problem.data.split(recipe.weights_share, problem.seed)
+        augmentation, size = recipe.augmentation(info), recipe.batch_size
+        self.train_data = Batches(
+            weights_part, info, batch_size=size, seed=problem.seed, augmentation=augmentation
+        )
+        self.valid_data = Batches(
+            architecture_part,
+            info,
+            batch_size=size,
+            seed=seed_for(problem.seed, "architecture"),
+            augmentation=augmentation,
+        )
+        self.epochs = recipe.epochs
+        self.steps_per_epoch = recipe.steps_per_epoch or len(self.train_data)
+        self.images_per_step = 2 * size
+        self.descent = Descent(self.supernet.parameters(), recipe, self.epochs, self.steps_per_epoch)
+        self.train_tally, self.valid_tally = Tally(trainer.device), Tally(trainer.device)
+        self.log, self.told = logging.getLogger(__name__), ""
+
+    @abstractmethod
+    def paths(self) -> list[list[Gate]]:
+        """The gates to train the weights under; gradients are summed over them: one, or a sandwich."""
+
+    @abstractmethod
+    def update_architecture(self, train: Batch, valid: Batch, descent: Descent) -> None:
+        """Learn which gates are good; `train` is the batch that the weights are trained on next."""
+
+    @abstractmethod
+    def derive(self, run: Run) -> Architecture:
+        """The architecture that the search ends with."""
+
+    def current(self) -> Architecture | None:
+        """What would be derived now, for the record of each epoch; None where that takes a search."""
+        return None
+
+    def architecture_state(self) -> State:
+        return {}
+
+    def load_architecture_state(self, state: State) -> None:
+        """Take back what `architecture_state` gave."""
+
+    def loss(self, logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
+        return self.problem.recipe.loss(logits, labels)
+
+    def search(self, run: Run, evaluator: Evaluator) -> Found:
+        self.log = run.log
+        run_epochs(self, run, "search")
+        architecture = self.derive(run)
+        self._watch(architecture)
+        return Found(architecture, evaluator.evaluate(architecture))
+
+    def start_epoch(self, epoch: int) -> None:
+        self.supernet.train()
+
+    def batches(self, first: int, last: int) -> Iterator[tuple[Batch, Batch]]:
+        return zip(self.train_data.steps(first, last), self.valid_data.steps(first, last), strict=True)
+
+    def step(self, step: int, *batches: Batch) -> None:
+        train, valid = (self.problem.trainer.arrange(batch) for batch in batches)
+        self.descent.set_learning_rate(step)
+        self.update_architecture(train, valid, self.descent)
+        self._train_weights(train, step)
+
+    def _train_weights(self, batch: Batch, step: int) -> None:
+        problem = self.problem
+        mixed = problem.recipe.mix(batch, problem.data.info.num_classes, problem.seed, step)
+        for gates in self.paths():
+            with problem.trainer.autocast():
+                logits = self.supernet(mixed.images, gates)
+                loss = self.loss(logits, mixed.labels, mixed.images)
+            loss.backward()
+            self.train_tally.add(loss, logits, batch.labels)
+        self.descent.step(loss, step)
+
+    def end_epoch(self, epoch: int) -> dict[str, Json]:
+        figures = {**self.train_tally.figures("train"), **self.valid_tally.figures("valid")}
+        device = self.problem.trainer.device
+        self.train_tally, self.valid_tally = Tally(device), Tally(device)
+        record: dict[str, Json] = {**figures, "learning_rate": self.descent.learning_rate}
+        architecture = self.current()
+        if architecture is None:
+            return record
+        shares = skip_shares(self.problem.space, architecture)
+        self._watch(architecture)
+        return {
+            **record,
+            "gate_entropy": gate_entropy(self.paths()[0]),
+            **{f"skip_share_{cell}": share for cell, share in shares.items()},
+            "choices": dict(self.problem.space.options_of(architecture)),
+        }
+
+    def _watch(self, architecture: Architecture) -> None:
+        """Tell the user of a collapse to skip connections."""
+        if (warning := collapse_warning(self.problem.space, architecture)) and warning != self.told:
+            self.log.warning(warning)
+            self.told = warning
+
+    def state_dict(self) -> State:
+        return {
+            "supernet": self.supernet.state_dict(),
+            "optimizer": self.descent.optimizer.state_dict(),
+            "train_tally": self.train_tally.sums,
+            "valid_tally": self.valid_tally.sums,
+            "architecture": self.architecture_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        self.supernet.load_state_dict(cast(dict[str, Tensor], state["supernet"]))
+        self.descent.optimizer.load_state_dict(cast(State, state["optimizer"]))
+        self.train_tally.sums = cast(Tensor, state["train_tally"])
+        self.valid_tally.sums = cast(Tensor, state["valid_tally"])
+        self.load_architecture_state(cast(State, state["architecture"]))
+
+
+def _refuse_without_effect(recipe: Recipe) -> None:
+    """A supernet has neither dropped paths nor an auxiliary head, and its weights are not averaged."""
+    for name in ("drop_path", "auxiliary_weight", "average_decay"):
+        if getattr(recipe, name):
+            raise UnsupportedError(
+                f"recipe.{name}={getattr(recipe, name)} has no effect on a search with shared weights. "
+                f"Set recipe.{name}=0 for the search, and use it in `nas retrain`."
+            )

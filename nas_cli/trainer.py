@@ -1,0 +1,57 @@
+"""Where weights are trained."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Annotated, Literal, TypeVar
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from nas_cli.data import Batch
+from nas_cli.errors import ConfigError
+
+ModuleType = TypeVar("ModuleType", bound=nn.Module)
+
+
+class Trainer:
+    """The device, its precision and its memory layout. Raises ConfigError for a device that is not there."""
+
+    def __init__(
+        self,
+        *,
+        device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+        devices: Annotated[int, Field(ge=1, le=1)] = 1,
+        precision: Literal["fp32", "bf16"] = "fp32",
+        memory_format: Literal["channels_last", "contiguous"] = "channels_last",
+    ) -> None:
+        self.device = _find_device(device)
+        self.devices = devices
+        self.precision = precision
+        self.memory_format = getattr(
+            torch, {"channels_last": "channels_last", "contiguous": "contiguous_format"}[memory_format]
+        )
+
+    def place(self, module: ModuleType) -> ModuleType:
+        """The module on the device, its four-dimensional weights in the memory layout."""
+        return module.to(device=self.device).to(memory_format=self.memory_format)
+
+    def arrange(self, batch: Batch) -> Batch:
+        """The batch on the device, its images in the memory layout."""
+        images = batch.images.to(self.device, non_blocking=True)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        return Batch(images.contiguous(memory_format=self.memory_format), labels)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+def _find_device(name: str) -> torch.device:
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if present[kind])
+    if not present[name]:
+        here = ", ".join(kind for kind, there in present.items() if there)
+        raise ConfigError(f"trainer.device={name}: this machine has no such device. It has: {here}, auto.")
+    return torch.device(name)

@@ -1,0 +1,43 @@
+"""The data set that needs no download."""
+
+import pytest
+import torch
+
+from nas_cli.datasets.digits import Digits
+from nas_cli.errors import DataError
+
+
+def test_digits_are_all_there() -> None:
+    data = Digits().load()
+    assert (len(data.train), len(data.test)) == (1437, 360)
+    assert (data.info.channels, data.info.size, data.info.num_classes) == (1, 8, 10)
+    assert data.info.class_names[3] == "3"
+    assert not data.info.mirror
+    assert data.info.mean == pytest.approx((0.305,), abs=0.002)
+    assert data.info.std == pytest.approx((0.376,), abs=0.002)
+    pixels, labels = data.train.read(torch.arange(1437))
+    assert (pixels.dtype, tuple(pixels.shape), labels.dtype) == (torch.uint8, (1437, 1, 8, 8), torch.int64)
+    assert (int(pixels.min()), int(pixels.max())) == (0, 255)
+
+
+def test_the_test_part_is_always_the_same_and_balanced() -> None:
+    one, other = Digits().load().test, Digits(limit=100).load().test
+    everything = torch.arange(360)
+    assert torch.equal(one.read(everything)[0], other.read(everything)[0])
+    assert set(one.labels.bincount().tolist()) <= {35, 36, 37}
+
+
+def test_a_limit_takes_the_same_balanced_images_each_time() -> None:
+    one, other = (Digits(limit=100).load().train for _ in range(2))
+    assert set(one.labels.bincount().tolist()) <= {9, 10, 11}
+    assert torch.equal(one.read(torch.arange(100))[0], other.read(torch.arange(100))[0])
+
+
+def test_a_limit_above_the_number_of_images_is_refused() -> None:
+    with pytest.raises(DataError, match=r"dataset\.limit=1438 is more than the 1437 training images"):
+        Digits(limit=1438).load()
+
+
+def test_a_limit_below_the_number_of_classes_is_refused() -> None:
+    with pytest.raises(DataError, match=r"dataset\.limit=9 is fewer than the 10 classes"):
+        Digits(limit=9).load()

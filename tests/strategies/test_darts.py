@@ -1,0 +1,119 @@
+"""What is particular to DARTS: its gradients."""
+
+from typing import cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from nas_cli.data import Batch, ImageInfo
+from nas_cli.recipe import Recipe
+from nas_cli.spaces.nasbench201 import NasBench201
+from nas_cli.strategies.darts import Darts
+from nas_cli.strategy import Problem
+from nas_cli.supernet import Gate, SupernetOptions
+from nas_cli.trainer import Trainer
+from tests.toy import toy_images
+
+INFO = ImageInfo(channels=1, size=8, class_names=("a", "b"), mean=(0.5,), std=(0.25,), mirror=True)
+
+
+def small_darts(**settings: object) -> Darts:
+    """A NAS-Bench-201 supernet of two channels in float64, with momentum in its weights' optimiser."""
+    problem = Problem(
+        space=NasBench201(INFO, num_cells=1, channels=2),
+        data=toy_images(),
+        recipe=Recipe(batch_size=8, learning_rate=0.1),
+        trainer=Trainer(device="cpu", memory_format="contiguous"),
+        supernet=SupernetOptions(),
+        seed=0,
+    )
+    darts = Darts(problem, **settings)  # type: ignore[arg-type]
+    darts.supernet.double().train()
+    draws = torch.Generator().manual_seed(1)
+    darts.logits = [
+        nn.Parameter(torch.randn(shape, generator=draws, dtype=torch.float64))
+        for shape in darts.supernet.gate_shapes
+    ]
+    for weight in darts.supernet.parameters():
+        buffer = 0.1 * torch.randn(weight.shape, generator=draws, dtype=torch.float64)
+        darts.descent.optimizer.state[weight]["momentum_buffer"] = buffer
+    return darts
+
+
+def random_batch(seed: int) -> Batch:
+    draws = torch.Generator().manual_seed(seed)
+    images = torch.randn(6, 1, 8, 8, generator=draws, dtype=torch.float64)
+    return Batch(images, torch.randint(0, 2, (6,), generator=draws))
+
+
+def unrolled_loss(darts: Darts, logits: list[Tensor], train: Batch, valid: Batch) -> float:
+    """Equation 6 of the paper, written out: the validation loss after one step of the weights."""
+    gates = [Gate.soft(rows.softmax(-1)) for rows in logits]
+    weights = dict(darts.supernet.named_parameters())
+    loss = nn.functional.cross_entropy(darts.supernet(train.images, gates), train.labels)
+    gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    moved: dict[str, Tensor] = {}
+    for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+        buffer = cast(Tensor, darts.descent.optimizer.state[weight]["momentum_buffer"])
+        slope = torch.zeros_like(weight) if gradient is None else gradient
+        moved[name] = (weight - 0.1 * (0.9 * buffer + slope + 3e-4 * weight)).detach()
+    output = functional_call(darts.supernet, moved, (valid.images, gates))
+    return float(nn.functional.cross_entropy(output, valid.labels))
+
+
+def central_differences(darts: Darts, train: Batch, valid: Batch) -> list[Tensor]:
+    base = [rows.detach().clone() for rows in darts.logits]
+    gradients = [torch.zeros_like(rows) for rows in base]
+    for rows, gradient in zip(base, gradients, strict=True):
+        for index in range(rows.numel()):
+            losses = []
+            for shift in (1e-5, -1e-5):
+                rows.view(-1)[index] += shift
+                losses.append(unrolled_loss(darts, base, train, valid))
+                rows.view(-1)[index] -= shift
+            gradient.view(-1)[index] = (losses[0] - losses[1]) / 2e-5
+    return gradients
+
+
+def relative_difference(first: list[Tensor], second: list[Tensor]) -> float:
+    one, other = torch.cat([rows.flatten() for rows in first]), torch.cat([rows.flatten() for rows in second])
+    return float((one - other).norm() / other.norm())
+
+
+@pytest.fixture(name="expected")
+def expected_gradient() -> list[Tensor]:
+    return central_differences(small_darts(), random_batch(1), random_batch(2))
+
+
+def test_the_exact_second_order_gradient_is_that_of_the_unrolled_loss(expected: list[Tensor]) -> None:
+    darts = small_darts(order=2, hessian="exact")
+    gradient = darts.gradient(random_batch(1), random_batch(2), darts.descent)
+    assert relative_difference(list(gradient), expected) < 1e-4
+
+
+def test_finite_differences_come_close_to_the_unrolled_loss(expected: list[Tensor]) -> None:
+    darts = small_darts(order=2, hessian="finite_differences", finite_difference_step=1e-7)
+    gradient = darts.gradient(random_batch(1), random_batch(2), darts.descent)
+    assert relative_difference(list(gradient), expected) < 1e-3
+
+
+def test_the_first_order_gradient_is_not_that_of_the_unrolled_loss(expected: list[Tensor]) -> None:
+    darts = small_darts(order=1)
+    gradient = darts.gradient(random_batch(1), random_batch(2), darts.descent)
+    assert relative_difference(list(gradient), expected) > 0.01
+
+
+def test_the_architecture_step_leaves_no_gradient_on_the_weights() -> None:
+    darts = small_darts(order=1)
+    darts.gradient(random_batch(1), random_batch(2), darts.descent)
+    assert all(weight.grad is None and weight.requires_grad for weight in darts.supernet.parameters())
+
+
+def test_the_architecture_rests_while_the_weights_warm_up() -> None:
+    darts = small_darts(warmup_epochs=1)
+    before = [rows.detach().clone() for rows in darts.logits]
+    darts.start_epoch(0)
+    darts.update_architecture(random_batch(1), random_batch(2), darts.descent)
+    assert all(torch.equal(rows, old) for rows, old in zip(darts.logits, before, strict=True))

@@ -1,0 +1,33 @@
+import pytest
+import torch
+
+from nas_cli.architecture import Architecture, Choice
+from nas_cli.collapse import collapse_warning, gate_entropy, skip_shares
+from nas_cli.data import ImageInfo
+from nas_cli.spaces.nasbench201 import NasBench201
+from nas_cli.supernet import Gate
+
+INFO = ImageInfo(channels=3, size=32, class_names=("a", "b"), mean=(0.5,) * 3, std=(0.2,) * 3, mirror=True)
+SPACE = NasBench201(INFO, num_cells=1, channels=4)
+SKIPS = Architecture((1, 1, 1, 1, 3, 3))
+
+
+def test_undecided_gates_have_full_entropy_and_decided_ones_none() -> None:
+    undecided = Gate.soft(torch.full((2, 4), 0.25))
+    decided = Gate.soft(torch.eye(4)[:2])
+    assert gate_entropy([undecided]) == pytest.approx(1.0)
+    assert gate_entropy([decided]) == 0.0
+    assert gate_entropy([undecided, decided]) == pytest.approx(0.5)
+
+
+def test_the_share_of_skips_is_counted_over_the_operations() -> None:
+    assert isinstance(SPACE.choices[0], Choice)
+    assert skip_shares(SPACE, SKIPS) == {"cell": pytest.approx(4 / 6)}
+
+
+def test_a_cell_of_skips_is_told_with_its_remedies() -> None:
+    warning = collapse_warning(SPACE, SKIPS)
+    assert warning is not None
+    assert warning.startswith("67% of the cell operations are skip connections")
+    assert "strategy.warmup_epochs" in warning
+    assert collapse_warning(SPACE, Architecture((1, 1, 3, 3, 3, 3))) is None

@@ -1,0 +1,441 @@
+import importlib.metadata
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import torch
+
+from nas_cli.architecture import Json
+from nas_cli.errors import Interrupted, RunError, TrainingError
+from nas_cli.run import Run, find_latest, find_run, write_atomically
+
+CONFIG: dict[str, Json] = {
+    "seed": 7,
+    "space": {"_target_": "nas_cli.spaces.darts.Darts", "rate": 1e-5, "text": "1e-5"},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+def interrupted_run(folder: Path, command: str = "search") -> None:
+    with pytest.raises(Interrupted), Run.create(folder, command, CONFIG):
+        raise Interrupted("stop", 2)
+
+
+def done_run(folder: Path, command: str = "search") -> None:
+    with Run.create(folder, command, CONFIG):
+        pass
+
+
+def status_of(folder: Path) -> dict[str, float | str | None]:
+    content: dict[str, float | str | None] = json.loads((folder / "status.json").read_text())
+    return content
+
+
+# The folder
+
+
+def test_a_run_leaves_its_config_environment_and_status(folder: Path) -> None:
+    with Run.create(folder, "search", CONFIG):
+        assert status_of(folder)["status"] == "running"
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["seed"] == 7
+    assert environment["torch"] == importlib.metadata.version("torch")
+    assert {
+        "python",
+        "torchvision",
+        "numpy",
+        "nas_cli",
+        "commit",
+        "processor",
+        "gpu",
+        "threads",
+        "argv",
+    } <= set(environment)
+    status = status_of(folder)
+    assert status["status"] == "done"
+    assert status["command"] == "search"
+    assert float(str(status["peak_memory_mb"])) > 10
+
+
+def test_numbers_and_number_like_texts_survive_the_config_file(folder: Path) -> None:
+    done_run(folder)
+    assert Run.open(folder).config == CONFIG
+
+
+def test_a_folder_that_is_a_file_is_refused(folder: Path) -> None:
+    folder.write_text("")
+    with pytest.raises(RunError, match=r"cannot be written.*hydra\.run\.dir"):
+        Run.create(folder, "search", CONFIG)
+
+
+def test_a_folder_below_a_file_is_refused(folder: Path) -> None:
+    folder.write_text("")
+    with pytest.raises(RunError, match=r"cannot be written \(Not a directory\)"):
+        Run.create(folder / "run", "search", CONFIG)
+
+
+def test_a_folder_that_holds_a_run_is_never_overwritten(folder: Path) -> None:
+    done_run(folder)
+    with pytest.raises(RunError, match="already holds a run"):
+        Run.create(folder, "search", CONFIG)
+
+
+def test_two_runs_cannot_work_in_one_folder(folder: Path) -> None:
+    with Run.create(folder, "search", CONFIG):
+        second = Run.resume(folder, "search")
+        with pytest.raises(RunError, match="Another process works in"), second:
+            pass
+
+
+# How it ended
+
+
+def test_an_error_is_written_in_one_line_and_its_traceback_is_logged(folder: Path) -> None:
+    with pytest.raises(ZeroDivisionError), Run.create(folder, "search", CONFIG):
+        raise ZeroDivisionError("two\nlines")
+    assert status_of(folder)["status"] == "failed"
+    assert status_of(folder)["error"] == "ZeroDivisionError: two lines"
+    assert "Traceback" in (folder / "search.log").read_text()
+
+
+def test_an_error_of_ours_is_written_as_its_sentence(folder: Path) -> None:
+    with pytest.raises(TrainingError), Run.create(folder, "search", CONFIG):
+        raise TrainingError("The loss is not a number at epoch 3.")
+    assert status_of(folder)["error"] == "The loss is not a number at epoch 3."
+    assert "Traceback" not in (folder / "search.log").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_only_asks_to_stop(folder: Path, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+
+    def work() -> None:
+        with Run.create(folder, "search", CONFIG) as run:
+            run.raise_if_stopped()
+            assert not run.stop_requested
+            os.kill(os.getpid(), number)
+            assert run.stop_requested
+            run.raise_if_stopped()
+
+    with pytest.raises(Interrupted, match=r"nas search --resume .*run") as stopped:
+        work()
+    assert stopped.value.exit_code == 128 + number
+    assert status_of(folder)["status"] == "interrupted"
+    assert signal.getsignal(number) == before
+
+
+def test_the_second_interrupt_stops_at_once(folder: Path) -> None:
+    def work() -> None:
+        with Run.create(folder, "search", CONFIG):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert status_of(folder)["status"] == "interrupted"
+
+
+def test_a_run_works_outside_the_main_thread(folder: Path) -> None:
+    thread = threading.Thread(target=done_run, args=(folder,))
+    thread.start()
+    thread.join()
+    assert status_of(folder)["status"] == "done"
+
+
+# Resume
+
+
+def test_resume_continues_the_files_and_adds_up_the_seconds(folder: Path) -> None:
+    with suppress(Interrupted), Run.create(folder, "search", CONFIG) as run:
+        run.append_metrics({"epoch": 0, "loss": 2.5})
+        run.append_history({"picks": [1, 2]})
+        raise Interrupted("stop", 15)
+    first = status_of(folder)
+    write_atomically(folder / "status.json", json.dumps({**first, "seconds": 100.0}).encode())
+    with Run.resume(folder, "search") as run:
+        assert run.resumed
+        assert run.config == CONFIG
+        assert status_of(folder)["status"] == "running"
+        run.append_metrics({"epoch": 1, "loss": 2.0})
+        run.append_history({"picks": [2, 2]})
+        assert run.metrics() == [{"epoch": 0, "loss": 2.5}, {"epoch": 1, "loss": 2.0}]
+        assert run.history() == [{"picks": [1, 2]}, {"picks": [2, 2]}]
+    assert 100 <= float(str(status_of(folder)["seconds"])) < 110
+    assert Run.open(folder).seconds == status_of(folder)["seconds"]
+    assert status_of(folder)["start"] == first["start"]
+
+
+def test_a_killed_run_keeps_the_seconds_until_its_checkpoint_and_can_be_resumed(folder: Path) -> None:
+    script = (
+        "import os, sys, time; from pathlib import Path; from nas_cli.run import Run\n"
+        "with Run.create(Path(sys.argv[1]), 'search', {'seed': 1}) as run:\n"
+        "    time.sleep(0.2); run.append_history({'score': 0.5}); run.save_checkpoint({'epoch': 1})\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(folder)], cwd=Path(__file__).parents[1], check=False)
+    assert status_of(folder)["status"] == "running"
+    assert float(str(status_of(folder)["seconds"])) >= 0.2
+    with Run.resume(folder, "search") as run:
+        assert run.load_checkpoint() == {"epoch": 1}
+        assert run.history() == [{"score": 0.5}]
+
+
+def test_only_an_unfinished_run_of_the_command_can_be_resumed(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="There is no run folder"):
+        Run.resume(tmp_path / "nothing", "search")
+    with pytest.raises(RunError, match="is no run folder"):
+        Run.resume(tmp_path, "search")
+    interrupted_run(folder, "retrain")
+    with pytest.raises(RunError, match=r"a run of `nas retrain`, not of `nas search`"):
+        Run.resume(folder, "search")
+    done_run(tmp_path / "done")
+    with pytest.raises(RunError, match="already done"):
+        Run.resume(tmp_path / "done", "search")
+
+
+def test_a_run_without_its_config_cannot_be_opened(folder: Path) -> None:
+    interrupted_run(folder)
+    (folder / "config.yaml").write_text("{a: [")
+    with pytest.raises(RunError, match=r"config\.yaml is missing or damaged"):
+        Run.open(folder)
+
+
+# Lines
+
+
+def test_a_torn_last_line_is_dropped_and_cut_off_before_the_next(folder: Path) -> None:
+    interrupted_run(folder)
+    (folder / "history.jsonl").write_bytes(b'{"score": 1}\n{"score": 2}\n{"sco')
+    with Run.resume(folder, "search") as run:
+        assert run.history() == [{"score": 1}, {"score": 2}]
+        run.append_history({"score": 3})
+        assert (folder / "history.jsonl").read_bytes() == b'{"score": 1}\n{"score": 2}\n{"score": 3}\n'
+
+
+def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(folder: Path) -> None:
+    interrupted_run(folder)
+    (folder / "history.jsonl").write_bytes(b'{"score": 1}\n{"sco\n{"score": 2}\n')
+    with pytest.raises(RunError, match=r"history\.jsonl, line 2 is no JSON object"):
+        Run.open(folder).history()
+
+
+def test_lines_that_the_checkpoint_does_not_know_are_taken_back(folder: Path) -> None:
+    with Run.create(folder, "search", CONFIG) as run:
+        for epoch in range(3):
+            run.append_metrics({"epoch": epoch})
+            run.append_history({"index": epoch})
+        run.keep_history(1)
+        run.append_history({"index": 10})
+        assert run.history() == [{"index": 0}, {"index": 10}]
+        run.keep_metrics(0)
+        assert run.metrics() == []
+        with pytest.raises(RunError, match="holds 2 lines, but the checkpoint beside it was saved after 5"):
+            run.keep_history(5)
+
+
+def test_not_a_number_stays_valid_json(folder: Path) -> None:
+    with Run.create(folder, "search", CONFIG) as run:
+        run.append_metrics({"epoch": 0, "loss": float("nan"), "inner": {"rates": [float("inf"), 1.0]}})
+        run.write_json("result.json", {"loss": float("-inf")})
+        assert run.metrics() == [{"epoch": 0, "loss": None, "inner": {"rates": [None, 1.0]}}]
+        assert run.read_json("result.json") == {"loss": None}
+
+
+def test_tensorboard_shows_numbers_and_hides_what_a_resume_repeats(folder: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+        EventAccumulator,
+    )
+
+    with suppress(Interrupted), Run.create(folder, "search", CONFIG) as run:
+        for epoch in range(3):
+            run.append_metrics({"epoch": epoch, "loss": 3.0 - epoch, "phase": "warm-up", "best": True})
+        raise Interrupted("stop", 2)
+    with Run.resume(folder, "search") as run:
+        run.keep_metrics(1)
+        run.append_metrics({"epoch": 1, "loss": 9.0})
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    assert events.Tags()["scalars"] == ["loss"]
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(0, 3.0), (1, 9.0)]
+
+
+def test_a_run_without_metrics_makes_no_tensorboard_folder(folder: Path) -> None:
+    done_run(folder)
+    assert not (folder / "tensorboard").exists()
+
+
+# Whole files
+
+
+def crash(*arguments: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def test_a_crash_before_the_rename_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "genotype.json"
+    write_atomically(path, b"old")
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"could not be written \(No such file or directory\)"):
+        write_atomically(tmp_path / "gone" / "genotype.json", b"new")
+
+
+def test_a_missing_or_damaged_file_is_a_sentence(folder: Path) -> None:
+    with Run.create(folder, "search", CONFIG) as run:
+        with pytest.raises(RunError, match=r"result\.json cannot be read"):
+            run.read_json("result.json")
+        run.write_text("result.json", "{")
+        with pytest.raises(RunError, match=r"result\.json is damaged"):
+            run.read_json("result.json")
+
+
+# The checkpoint
+
+
+@pytest.fixture
+def saved(folder: Path) -> Iterator[Run]:
+    with Run.create(folder, "search", CONFIG) as run:
+        assert run.load_checkpoint() is None
+        run.save_checkpoint({"weights": {"w": torch.arange(1000.0)}, "epoch": 3, "picks": [1, None, "a"]})
+        yield run
+
+
+def test_a_checkpoint_comes_back_as_it_was(saved: Run) -> None:
+    state = saved.load_checkpoint()
+    assert state is not None
+    assert state["epoch"] == 3
+    assert state["picks"] == [1, None, "a"]
+    weights = state["weights"]
+    assert isinstance(weights, dict)
+    assert torch.equal(weights["w"], torch.arange(1000.0))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped bit", "empty", "text"])
+def test_a_damaged_checkpoint_is_a_sentence_with_a_remedy(saved: Run, damage: str) -> None:
+    path = saved.path("checkpoint.pt")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged: dict[str, bytes] = {
+        "cut": bytes(data[:-100]),
+        "flipped bit": bytes(data),
+        "empty": b"",
+        "text": b"hello",
+    }
+    path.write_bytes(damaged[damage])
+    with pytest.raises(RunError, match=r"checkpoint\.pt is damaged.*Remove that file.*nas search --resume"):
+        saved.load_checkpoint()
+
+
+def test_a_checkpoint_of_other_settings_is_refused(saved: Run) -> None:
+    config = saved.path("config.yaml")
+    config.write_text(config.read_text().replace("seed: 7", "seed: 8"))
+    with pytest.raises(RunError, match="from other settings"):
+        saved.load_checkpoint()
+
+
+def test_a_checkpoint_of_another_format_is_refused(saved: Run) -> None:
+    torch.save({"format": 99, "fingerprint": "", "state": {}}, saved.path("checkpoint.pt"))
+    with pytest.raises(RunError, match="has format 99"):
+        saved.load_checkpoint()
+
+
+def test_a_value_that_could_not_be_loaded_is_refused_on_saving(saved: Run) -> None:
+    with pytest.raises(TypeError, match=r"state\['rng'\]\[0\] is of <class 'object'>"):
+        saved.save_checkpoint({"rng": [object()]})
+    assert saved.load_checkpoint() is not None
+
+
+# The log
+
+
+def test_each_line_comes_once_in_the_file_and_once_on_stderr_even_with_hydras_logging(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.mkdir()
+    root = logging.getLogger()
+    hydras: list[logging.Handler] = [
+        logging.StreamHandler(sys.stdout),
+        logging.FileHandler(folder / "search.log"),
+    ]
+    for handler in hydras:
+        root.addHandler(handler)
+    try:
+        for name in ("run", "other"):
+            with Run.create(folder.parent / name, "search", CONFIG) as run:
+                run.log.info("found one in %s", name)
+                run.log.debug("detail")
+                run.log.warning("slow")
+    finally:
+        for handler in hydras:
+            root.removeHandler(handler)
+            handler.close()
+    output = capsys.readouterr()
+    assert output.err.splitlines() == [
+        "found one in run",
+        "WARNING: slow",
+        "found one in other",
+        "WARNING: slow",
+    ]
+    assert output.out == ""
+    assert (folder / "search.log").read_text().count("found one in run") == 1
+    assert (folder / "search.log").read_text().count("detail") == 1
+
+
+def test_no_handler_is_left_behind(folder: Path) -> None:
+    logger = logging.getLogger("nas_cli")
+    before = (list(logger.handlers), logger.level, logger.propagate)
+    interrupted_run(folder)
+    assert (logger.handlers, logger.level, logger.propagate) == before
+
+
+# Finding runs
+
+
+def test_latest_is_the_finished_run_that_ended_last(tmp_path: Path) -> None:
+    done_run(tmp_path / "search" / "b")
+    done_run(tmp_path / "search" / "multirun" / "a" / "0")
+    interrupted_run(tmp_path / "search" / "c")
+    done_run(tmp_path / "retrain" / "d", "retrain")
+    assert find_latest(tmp_path, ("search",)) == tmp_path / "search" / "multirun" / "a" / "0"
+    assert find_latest(tmp_path, ("search", "retrain")) == tmp_path / "retrain" / "d"
+    assert find_run("latest", tmp_path, "search") == tmp_path / "search" / "multirun" / "a" / "0"
+
+
+def test_a_run_that_just_begins_or_is_damaged_is_not_the_latest(tmp_path: Path) -> None:
+    done_run(tmp_path / "search" / "a")
+    (tmp_path / "search" / "b").mkdir()
+    (tmp_path / "search" / "b" / "status.json").write_text("")
+    assert find_latest(tmp_path, ("search",)) == tmp_path / "search" / "a"
+
+
+def test_where_there_is_no_run_the_command_to_make_one_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no finished run of `nas search`. Make one with `nas search`"):
+        find_latest(tmp_path, ("search",))
+
+
+def test_a_path_must_be_a_run_of_the_command(tmp_path: Path) -> None:
+    interrupted_run(tmp_path / "a")
+    assert find_run(str(tmp_path / "a"), tmp_path, "search") == tmp_path / "a"
+    with pytest.raises(RunError, match="this needs one of `nas retrain`"):
+        find_run(str(tmp_path / "a"), tmp_path, "retrain")

@@ -1,0 +1,103 @@
+"""What every strategy in conf/strategy owes its users, on a space whose best architecture is known."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from nas_cli.config import build
+from nas_cli.errors import Interrupted, RunError
+from nas_cli.evaluator import Evaluator
+from nas_cli.run import Run
+from nas_cli.strategy import Found, Problem, SamplingStrategy, Strategy
+from tests.toy import BEST, CountBest, ToySpace, toy_problem, toy_run
+
+CONF = Path(__file__).parent.parent / "conf" / "strategy"
+STRATEGIES = sorted(file.stem for file in CONF.glob("*.yaml"))
+TUNED = {"learning_rate": 0.2, "num_evaluations": 60}
+"""Settings that let a strategy decide in seconds, for those that have them."""
+
+
+def make(name: str, problem: Problem, **changes: object) -> Strategy:
+    node = OmegaConf.load(CONF / f"{name}.yaml")
+    assert isinstance(node, DictConfig)
+    for key, value in {**TUNED, **changes}.items():
+        if key in node:
+            node[key] = value
+    return build(Strategy, node, problem)
+
+
+def search(name: str, folder: Path, seed: int = 0, evaluator: Evaluator | None = None) -> Found:
+    with toy_run(folder) as run:
+        return make(name, toy_problem(seed)).search(run, evaluator or CountBest())
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_it_finds_the_planted_optimum(name: str, tmp_path: Path) -> None:
+    assert search(name, tmp_path / "run").architecture == BEST
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_same_seed_finds_the_same(name: str, tmp_path: Path) -> None:
+    first, second = (search(name, tmp_path / run, seed=3) for run in ("first", "second"))
+    assert first == second
+    assert records(tmp_path / "first") == records(tmp_path / "second")
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_search_stopped_in_the_middle_ends_as_one_that_was_not(name: str, tmp_path: Path) -> None:
+    whole = search(name, tmp_path / "whole")
+    with pytest.raises(Interrupted), toy_run(tmp_path / "cut") as run:
+        strategy = make(name, toy_problem())
+        stop_after(strategy, 7)
+        strategy.search(run, CountBest())
+    with Run.resume(tmp_path / "cut", "search") as run:
+        resumed = make(name, toy_problem()).search(run, CountBest())
+    assert resumed == whole
+    assert records(tmp_path / "cut") == records(tmp_path / "whole")
+
+
+def stop_after(strategy: Strategy, count: int) -> None:
+    """Send SIGTERM to this process when the strategy is called for the `count`-th time."""
+    name = "propose" if isinstance(strategy, SamplingStrategy) else "update_architecture"
+    original, calls = getattr(strategy, name), []
+
+    def counted(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == count:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    setattr(strategy, name, counted)
+
+
+def records(folder: Path) -> list[dict[str, object]]:
+    """What a run recorded, without what depends on the clock."""
+    free = {"seconds", "images_per_second", "memory_mb"}
+    lines = [
+        json.loads(line)
+        for file in ("metrics.jsonl", "history.jsonl")
+        if (folder / file).exists()
+        for line in (folder / file).read_text().splitlines()
+    ]
+    assert lines
+    return [{key: value for key, value in line.items() if key not in free} for line in lines]
+
+
+def test_a_history_of_other_settings_is_refused(tmp_path: Path) -> None:
+    with toy_run(tmp_path) as run:
+        run.append_history(
+            {"picks": [0, 0, 9], "fidelity": None, "score": 1.0, "seconds": 1.0, "metrics": {}}
+        )
+    (tmp_path / "status.json").write_text(
+        (tmp_path / "status.json").read_text().replace("done", "interrupted")
+    )
+    with pytest.raises(RunError, match="other settings"), Run.resume(tmp_path, "search") as run:
+        make("random", toy_problem()).search(run, CountBest())
+
+
+def test_the_toy_space_is_a_space_of_27() -> None:
+    assert ToySpace(toy_problem().data.info).size == 27

@@ -1,0 +1,114 @@
+"""A space, images and an evaluator whose best architecture is known, for the contract tests of strategies."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nas_cli.architecture import Architecture, Choice
+from nas_cli.data import ImageData, ImageInfo, Images
+from nas_cli.evaluator import Evaluation, Evaluator
+from nas_cli.recipe import Recipe
+from nas_cli.run import Run
+from nas_cli.space import CellGraph, SearchSpace
+from nas_cli.strategy import Problem
+from nas_cli.supernet import Gate, Supernet, SupernetOptions
+from nas_cli.trainer import Trainer
+
+BEST = Architecture((2, 2, 2))
+INFO = ImageInfo(channels=1, size=8, class_names=("dark", "bright"), mean=(0.5,), std=(0.25,), mirror=True)
+
+
+class ToySpace(SearchSpace):
+    """Three layers in a row, each of which loses the image, blurs it away by half, or keeps it."""
+
+    choices = tuple(Choice(f"layer{k}.operation", ("lose", "weaken", "keep")) for k in range(3))
+
+    def __init__(self, info: ImageInfo) -> None:
+        self.info = info
+
+    def build(self, architecture: Architecture, *, auxiliary_head: bool = False) -> nn.Module:
+        return _Fixed(ToySupernet(self), architecture)
+
+    def build_supernet(self, options: SupernetOptions) -> Supernet:
+        return ToySupernet(self)
+
+    def cells(self, architecture: Architecture) -> dict[str, CellGraph]:
+        return {"toy": CellGraph(("in",), (("in", "out", "keep"),), ("out",))}
+
+
+class ToySupernet(Supernet):
+    def __init__(self, space: ToySpace) -> None:
+        super().__init__()
+        self.gate_shapes = ((1, 3),) * 3
+        self.candidates = (("lose", "weaken", "keep"),) * 3
+        self.classifier = nn.Linear(1, space.info.num_classes)
+
+    def forward(self, images: Tensor, gates: Sequence[Gate]) -> Tensor:
+        state = images.mean((1, 2, 3)).unsqueeze(1)
+        for gate in gates:
+            row = gate.weights[0]
+            state = row[1] * 0.5 * state + row[2] * state
+        logits: Tensor = self.classifier(state)
+        return logits
+
+    def gates_of(self, architecture: Architecture) -> list[Gate]:
+        return [Gate.one_hot([pick], 3, self.classifier.weight) for pick in architecture.picks]
+
+    def discretise(self, weights: Sequence[Tensor]) -> Architecture:
+        return Architecture(tuple(int(rows[0].argmax()) for rows in weights))
+
+    def cut_out(self, architecture: Architecture) -> nn.Module:
+        return _Fixed(self, architecture)
+
+
+class _Fixed(nn.Module):
+    def __init__(self, supernet: ToySupernet, architecture: Architecture) -> None:
+        super().__init__()
+        self.supernet = supernet
+        self.architecture = architecture
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.supernet(images, self.supernet.gates_of(self.architecture))
+        return logits
+
+
+class CountBest(Evaluator):
+    """The share of the picks that are the best architecture's."""
+
+    def evaluate(self, architecture: Architecture, fidelity: int | None = None) -> Evaluation:
+        right = sum(pick == best for pick, best in zip(architecture.picks, BEST.picks, strict=True))
+        return Evaluation(right / len(BEST.picks), seconds=1.0)
+
+
+def toy_images(count: int = 64) -> ImageData:
+    """Half of the images are bright, half are dark."""
+    draws = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % 2
+    noise = torch.randint(0, 100, (count, 1, 8, 8), generator=draws)
+    pixels = (noise + 100 * labels.view(-1, 1, 1, 1)).to(torch.uint8)
+    images = Images(pixels, labels)
+    return ImageData(INFO, images, images)
+
+
+def toy_problem(seed: int = 0, **recipe: int | float) -> Problem:
+    settings: dict[str, int | float] = {
+        "epochs": 6,
+        "batch_size": 16,
+        "shift": 0,
+        "learning_rate": 0.3,
+        **recipe,
+    }
+    return Problem(
+        space=ToySpace(INFO),
+        data=toy_images(),
+        recipe=Recipe(**settings),  # type: ignore[arg-type]
+        trainer=Trainer(device="cpu"),
+        supernet=SupernetOptions(),
+        seed=seed,
+    )
+
+
+def toy_run(folder: Path, config: Mapping[str, object] | None = None) -> Run:
+    return Run.create(folder, "search", {"seed": 0, "strategy": {"_target_": "toy.Toy"}})
