@@ -1,6 +1,7 @@
 """The command line: Typer parses, one function is called, and every error is told without a traceback."""
 
 import itertools
+import os
 import signal
 import sys
 import textwrap
@@ -241,6 +242,11 @@ def main(arguments: list[str] | None = None) -> int:
     except NasError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
+            raise
+        sys.stderr.write(f"{type(error).__name__}: {error} (unexpected; HYDRA_FULL_ERROR=1 shows where)\n")
+        return 1
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 0

@@ -14,7 +14,6 @@ import pytest
 from nas_cli import __version__
 from nas_cli.catalogue import conf_dir
 from nas_cli.cli import main
-from nas_cli.completion import complete
 
 MINE = """
 import os, signal
@@ -206,73 +205,6 @@ def test_a_config_of_the_users_own_is_begun_with() -> None:
     assert "seed: 5" in (run_folders("search")[0] / "config.yaml").read_text()
 
 
-GENOTYPE = {
-    "format": 1,
-    "space": {"_target_": "nas_cli.spaces.darts.DartsSpace", "num_cells": 4, "channels": 6, "num_nodes": 2},
-    "choices": {},
-    "dataset": {"_target_": "nas_cli.datasets.digits.Digits", "limit": 77},
-    "found_by": {},
-}
-
-
-def composed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert main(["retrain", *words, "--cfg", "job"]) == 0
-    return capsys.readouterr().out
-
-
-@pytest.fixture
-def genotype(folder: Path) -> str:
-    file = folder / "a, b = c's (1).json"
-    file.write_text(json.dumps(GENOTYPE))
-    return file.name
-
-
-def test_a_genotype_brings_its_space_and_data(capsys: pytest.CaptureFixture[str], genotype: str) -> None:
-    text = composed(capsys, f"genotype={genotype}")
-    assert "num_cells: 4" in text
-    assert "limit: 77" in text
-
-
-def test_overrides_apply_on_top_of_the_genotype(capsys: pytest.CaptureFixture[str], genotype: str) -> None:
-    text = composed(
-        capsys, f"genotype={genotype}", "space.num_cells=20", "dataset=npz", "dataset.path=x y.npz"
-    )
-    assert "num_cells: 20" in text
-    assert "channels: 6" in text
-    assert "path: x y.npz" in text
-
-
-def test_an_experiment_applies_on_top_of_the_genotype(
-    capsys: pytest.CaptureFixture[str], genotype: str
-) -> None:
-    Path("mine/experiment").mkdir()
-    Path("mine/experiment/large.yaml").write_text(
-        "# @package _global_\ndefaults:\n  - override /dataset: cifar10\nspace:\n  num_cells: 9\n"
-    )
-    text = composed(capsys, "-cd", "mine", "experiment=large", f"genotype={genotype}")
-    assert "num_cells: 9" in text
-    assert "channels: 6" in text
-    assert "name: cifar10" in text
-
-
-def test_another_space_than_the_genotypes_is_refused(
-    capsys: pytest.CaptureFixture[str], genotype: str
-) -> None:
-    text = refusal(capsys, "retrain", f"genotype={genotype}", "space=nasbench201", "--cfg", "job")
-    assert "names another one" in text
-
-
-def test_a_text_form_takes_the_users_space(capsys: pytest.CaptureFixture[str]) -> None:
-    text = composed(capsys, "genotype=|nor_conv_3x3~0|+|none~0|skip_connect~1|", "space=nasbench201")
-    assert "NasBench201" in text
-
-
-def test_a_genotype_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "genotype=no, file.json" in refusal(capsys, "retrain", "genotype=no, file.json")
-    assert "nas search" in refusal(capsys, "retrain")
-    assert "nas search" in refusal(capsys, "derive")
-
-
 def test_the_latest_search_is_profiled(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(SEARCH) == 0
     capsys.readouterr()
@@ -319,26 +251,6 @@ def test_ctrl_c_ends_with_130() -> None:
     )
     environment = {**os.environ, "PYTHONPATH": str(conf_dir().parent)}
     assert subprocess.run([sys.executable, "-c", script], check=False, env=environment).returncode == 130
-
-
-@pytest.mark.parametrize(
-    ("typed", "incomplete", "expected"),
-    [
-        ([], "str", ["strategy="]),
-        ([], "strategy=da", ["strategy=darts"]),
-        (["strategy", "="], "da", ["darts"]),
-        (["strategy"], "", ["darts", "random"]),
-        ([], "strategy=random,da", ["strategy=random,darts"]),
-        ([], "recipe.learn", ["recipe.learning_rate="]),
-        (["strategy=random"], "strategy.", ["strategy.num_evaluations="]),
-    ],
-)
-def test_completion_offers_groups_options_and_keys(
-    typed: list[str], incomplete: str, expected: list[str]
-) -> None:
-    offered = complete("search", typed, incomplete)
-    assert set(expected) <= set(offered)
-    assert all("_target_" not in word for word in offered)
 
 
 @pytest.mark.slow

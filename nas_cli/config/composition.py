@@ -102,7 +102,7 @@ def compose_here(request: Request) -> DictConfig:
     name = request.config_name or request.command
     config = hydra_compose(name, overrides=list(request.overrides), return_hydra_config=True)
     for group in groups_of(request.command):
-        if group not in (*config, "experiment", "evaluator"):
+        if group not in (*config, "experiment"):
             _refuse_missing(request, group)
     return config
 

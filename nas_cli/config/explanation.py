@@ -6,12 +6,13 @@ Hydra tells what it could not do; what the user meant is found by looking at the
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from hydra.errors import OverrideParseException
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from nas_cli.catalogue import did_you_mean
 
 KEY_AND_VALUE = re.compile(r"([~+]{0,2})([\w./@]+)(?:=(.*))?", re.DOTALL)
+NOISE = ("See ", "Search path", "Config search path", "provider=", "full_key", "object_type")
 
 
 def explain(
@@ -20,9 +21,7 @@ def explain(
     """`offer`: the options of each group; `known`: the keys that the chosen options have."""
     if isinstance(error, OverrideParseException):
         reason = str(error).splitlines()[0]
-        return (
-            f"{error.override} cannot be read: {reason}. Text with special signs is quoted: key=\\'text\\'."
-        )
+        return f"{error.override} cannot be read: {reason}. Quote text with special signs: \"key='text'\"."
     problems = [*_wrong_options(overrides, offer)] or [*_wrong_keys(overrides, offer, known)]
     return "\n".join(problems) or _own_words(error)
 
@@ -36,9 +35,9 @@ def _walk(node: DictConfig, prefix: str) -> Iterator[str]:
     for name in map(str, node):
         key = f"{prefix}{name}"
         yield key
-        value = None if OmegaConf.is_missing(node, name) else node._get_node(name)
-        if isinstance(value, DictConfig) and not value._is_none() and not value._is_interpolation():
-            yield from _walk(value, f"{key}.")
+        readable = not OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, name)
+        if readable and isinstance(node[name], DictConfig):
+            yield from _walk(node[name], f"{key}.")
 
 
 def _wrong_options(overrides: Sequence[str], offer: Mapping[str, Sequence[str]]) -> Iterator[str]:
@@ -59,11 +58,19 @@ def _wrong_keys(
         sign, key, _ = _split(override)
         if sign.startswith("+") or key in known or key in offer or key.startswith("hydra"):
             continue
-        group = key.split(".")[0]
-        siblings = [name.removeprefix(f"{group}.") for name in known if name.startswith(f"{group}.")]
-        near = did_you_mean(key, [name for name in (*known, *offer) if not name.endswith("_target_")])
-        has = [name for name in siblings if name != "_target_"]
-        yield f"{key}: there is no such setting.{near}" + (f" {group} has: {', '.join(has)}." if has else "")
+        yield f"{key}: there is no such setting.{_hint(key, [*known, *offer])}"
+
+
+def _hint(key: str, known: Sequence[str]) -> str:
+    """The same setting of another group, else a near name in the same group, else all that the group has."""
+    names = [name for name in known if not name.endswith("_target_")]
+    group, _, setting = key.rpartition(".")
+    for name in names:
+        if name.rpartition(".")[2] == setting:
+            return f" Did you mean {name}?"
+    siblings = [name for name in names if name.rpartition(".")[0] == group]
+    near = did_you_mean(key, siblings)
+    return near or (f" {group} has: {', '.join(siblings)}." if group and siblings else "")
 
 
 def _split(override: str) -> tuple[str, str, str]:
@@ -73,10 +80,9 @@ def _split(override: str) -> tuple[str, str, str]:
 
 def _own_words(error: Exception) -> str:
     """Hydra's message without its list of search paths and its links."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and not error.options:
+        return (
+            f"There is no {error.missing_cfg_file}.yaml, neither built in nor in the folder of --config-dir."
+        )
     lines = [line.strip() for line in str(error.__cause__ or error).splitlines()]
-    kept = [
-        line
-        for line in lines
-        if line and not line.startswith(("See ", "Search path", "provider=", "full_key", "object_type"))
-    ]
-    return " ".join(kept)
+    return " ".join(line for line in lines if line and not line.startswith(NOISE))

@@ -34,7 +34,7 @@ KINDS = {
 
 PLAIN: dict[str, Any] = {
     "seed": Annotated[int, Field(ge=0)],
-    "genotype": str | None,
+    "genotype": str,
     "run": str,
     "top": Annotated[int, Field(ge=1)],
     "epoch": Annotated[int, Field(ge=0)] | None,
@@ -68,7 +68,7 @@ def check(config: DictConfig) -> None:
         elif key in PLAIN:
             problems += _value_problems(key, value, PLAIN[key])
         else:
-            problems.append(f"{key}: there is no such setting.{did_you_mean(key, config)}")
+            problems.append(f"{key}: there is no such setting.{did_you_mean(key, [*KINDS, *PLAIN])}")
     _raise(problems)
 
 
@@ -211,7 +211,8 @@ def describe(annotation: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(_spell(part) for part in parts)
     if origin in (tuple, list):
-        return f"a list ({describe(parts[0])} each)"
+        length = f" of {len(parts)}" if origin is tuple and Ellipsis not in parts else ""
+        return f"a list{length} ({describe(parts[0])} each)"
     return _NAMES.get(annotation) or str(getattr(annotation, "__name__", annotation)).lower()
 
 

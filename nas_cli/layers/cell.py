@@ -6,12 +6,12 @@ joining the nodes is the space's.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from nas_cli.layers.operations import make_operation
 from nas_cli.layers.plain_state import PlainState
 from nas_cli.layers.share import Share, total
 from nas_cli.layers.shared_state import SharedState
@@ -130,12 +130,12 @@ class SupernetCell(nn.Module):
 
     def _copy(self, edge: Edge, pick: str) -> nn.Module:
         plan = self.plan
-        operation = make_operation(pick, self.channels, edge.stride, affine=False, pool_norm=plan.pool_norm)
         state = self.states[plan.sources.index(edge.source)]
         assert isinstance(state, PlainState)
         row = plan.edges_from(edge.source).index(edge)
-        operation.load_state_dict(state.operation(row, plan.candidates.index(pick)).state_dict())
-        return operation.train(self.training)
+        operation = deepcopy(state.operation(row, plan.candidates.index(pick))).requires_grad_()
+        operation.zero_grad()
+        return operation
 
 
 def make_cell(plan: CellPlan, channels: int, *, plain: bool) -> SupernetCell:

@@ -56,9 +56,12 @@ def _batch_statistics(images: Sequence[Tensor], points: Tensor) -> tuple[list[Te
 
 
 def running_statistics(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
-    means = [norm.running_mean for norm in norms if norm.running_mean is not None]
-    variances = [norm.running_var for norm in norms if norm.running_var is not None]
-    return torch.stack(means), torch.stack(variances)
+    """Means and variances (r, o) of evaluation mode."""
+    return torch.stack(_buffers(norms, "running_mean")), torch.stack(_buffers(norms, "running_var"))
+
+
+def _buffers(norms: Sequence[nn.BatchNorm2d], name: str) -> list[Tensor]:
+    return [norm.get_buffer(name) for norm in norms]
 
 
 def _track(norms: Sequence[nn.BatchNorm2d], mean: Tensor, variance: Tensor, count: int) -> None:
@@ -72,6 +75,6 @@ def track(norms: Sequence[nn.BatchNorm2d], means: list[Tensor], variances: list[
     """Move the running statistics of each normalisation towards the batch's."""
     momentum = norms[0].momentum
     assert momentum is not None
-    torch._foreach_lerp_([norm.running_mean for norm in norms], means, momentum)
-    torch._foreach_lerp_([norm.running_var for norm in norms], variances, momentum)
-    torch._foreach_add_([norm.num_batches_tracked for norm in norms], 1)
+    torch._foreach_lerp_(_buffers(norms, "running_mean"), means, momentum)
+    torch._foreach_lerp_(_buffers(norms, "running_var"), variances, momentum)
+    torch._foreach_add_(_buffers(norms, "num_batches_tracked"), 1)

@@ -97,7 +97,7 @@ class SeparableConv(nn.Module):
 
 
 class SeparableStack(nn.Sequential):
-    """Separable convolutions one after the other: DARTS has two, with the stride in the first, or one dilated."""
+    """Separable convolutions one after the other: two, with the stride in the first, or one dilated."""
 
     def __init__(self, *stages: SeparableConv) -> None:
         super().__init__(*stages)

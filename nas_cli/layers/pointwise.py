@@ -49,7 +49,7 @@ class Moments(torch.autograd.Function):
         return (*batches, sums, grams)
 
     @staticmethod
-    def backward(ctx: Context, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Context, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         *for_batches, for_sums, for_grams = gradients
         if for_sums is None or for_grams is None:
             return tuple(for_batches)
@@ -59,10 +59,13 @@ class Moments(torch.autograd.Function):
             if not ctx.needs_input_grad[r]:
                 results.append(None)
                 continue
-            total = torch.addmm(for_sums[r], pixels(images), symmetric[r])
             handed_on = for_batches[r]
-            if handed_on is not None:
-                total.add_(pixels(handed_on))
+            if handed_on is None:
+                total = torch.addmm(for_sums[r], pixels(images), symmetric[r])
+            elif torch.is_grad_enabled():
+                total = torch.addmm(pixels(handed_on), pixels(images), symmetric[r]) + for_sums[r]
+            else:
+                total = pixels(handed_on).addmm_(pixels(images), symmetric[r]).add_(for_sums[r])
             results.append(images_of(total, images))
         return tuple(results)
 
@@ -80,19 +83,27 @@ class AffineRelu(torch.autograd.Function):
         return results
 
     @staticmethod
-    def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         matrices, *saved = ctx.saved_tensors
         num_batches = len(gradients)
         for_batches: list[Tensor | None] = []
         for_matrices, for_biases = [], []
         for r, gradient in enumerate(gradients):
             images, result = saved[r], saved[num_batches + r]
-            open_gradient = pixels(torch.ops.aten.threshold_backward(gradient, result, 0))
+            open_gradient = pixels(_rectified_gradient(gradient, result))
             for_matrices.append(pixels(images).t().mm(open_gradient))
             for_biases.append(open_gradient.sum(0))
             needed = ctx.needs_input_grad[2 + r]
             for_batches.append(images_of(open_gradient.mm(matrices[r].t()), images) if needed else None)
         return torch.stack(for_matrices), torch.stack(for_biases), *for_batches
+
+
+def _rectified_gradient(gradient: Tensor, result: Tensor) -> Tensor:
+    if torch.is_grad_enabled():
+        through: Tensor = torch.ops.aten.threshold_backward(gradient, result, 0)
+        return through
+    torch.ops.aten.threshold_backward.grad_input(gradient, result, 0, grad_input=gradient)
+    return gradient
 
 
 class Mix(torch.autograd.Function):
@@ -103,7 +114,7 @@ class Mix(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Context, num_values: int, num_images: int, bias: Tensor, *tensors: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Context, num_values: int, num_images: int, bias: Tensor, *tensors: Tensor) -> Tensor:
         values, images, matrices = _parts(tensors, num_values, num_images)
         ctx.num_values, ctx.num_images = num_values, num_images
         ctx.save_for_backward(*images, *matrices)
@@ -115,7 +126,7 @@ class Mix(torch.autograd.Function):
         return images_of(total, images[0])
 
     @staticmethod
-    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         _, images, matrices = _parts(ctx.saved_tensors, 0, ctx.num_images)
         _, need_images, need_matrices = _parts(ctx.needs_input_grad[3:], ctx.num_values, ctx.num_images)
         flat = pixels(gradient)

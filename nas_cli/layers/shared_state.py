@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_cli.layers.depthwise import depthwise_conv2d, split_phases
+from nas_cli.layers.depthwise import depthwise_convs, split_phases
 from nas_cli.layers.folded_norm import fold, running_statistics, track
 from nas_cli.layers.operations import (
     FactorizedReduce,
@@ -118,12 +118,7 @@ def _push(forms: _Forms, group: _Group) -> None:
 
 def _push_stacks(forms: _Forms, groups: Sequence[_Group]) -> None:
     """Separable convolutions: all first stages, then all last ones, each batch normalised in one go."""
-    pending = [
-        _start_stack(forms, operation, gate, share)
-        for group in groups
-        for operation, gate, share in zip(group.operations, group.gates, group.shares, strict=True)
-        if isinstance(operation, SeparableStack)
-    ]
+    pending = [stack for group in groups for stack in _start_stacks(forms, group)]
     repeated = [stack for stack in pending if len(stack.stages) > 1]
     pending = [stack for stack in pending if len(stack.stages) == 1]
     while repeated:
@@ -134,23 +129,22 @@ def _push_stacks(forms: _Forms, groups: Sequence[_Group]) -> None:
         _finish_stacks(pending)
 
 
-def _start_stack(forms: _Forms, stack: SeparableStack, gate: Tensor, share: Share) -> _Pending:
-    stage = stack.stages[0]
-    weight = stage.depthwise.weight
-    if stage.dilation == 1:
-        images = depthwise_conv2d(
-            forms.rectified, weight, stride=stage.stride, padding=stage.padding, dilation=1
-        )
-    elif stage.stride == 2:
-        images = depthwise_conv2d(forms.even, weight, stride=1, padding=stage.padding // 2, dilation=1)
-    elif _splits(forms.state) and len(stack.stages) == 1:
-        images = depthwise_conv2d(forms.phases, weight, stride=1, padding=stage.padding // 2, dilation=1)
-        return _Pending(images, True, stack.stages, gate, share)
-    else:
-        images = depthwise_conv2d(
-            forms.rectified, weight, stride=1, padding=stage.padding, dilation=stage.dilation
-        )
-    return _Pending(images, False, stack.stages, gate, share)
+def _start_stacks(forms: _Forms, group: _Group) -> list[_Pending]:
+    stacks = [operation.stages for operation in group.operations if isinstance(operation, SeparableStack)]
+    first = stacks[0][0]
+    source, dilation, stride = forms.rectified, first.dilation, first.stride
+    split = dilation == 2 and stride == 1 and len(stacks[0]) == 1 and _splits(source)
+    if split:
+        source, dilation = forms.phases, 1
+    elif dilation == 2 and stride == 2:
+        source, dilation, stride = forms.even, 1, 1
+    weights = [stages[0].depthwise.weight for stages in stacks]
+    padding = dilation * (first.kernel // 2)
+    convolved = depthwise_convs(source, weights, stride=stride, padding=padding, dilation=dilation)
+    return [
+        _Pending(images, split, stages, gate, share)
+        for images, stages, gate, share in zip(convolved, stacks, group.gates, group.shares, strict=True)
+    ]
 
 
 def _splits(state: Tensor) -> bool:
@@ -172,49 +166,61 @@ def _next_stage(stacks: Sequence[_Pending]) -> list[_Pending]:
 
 
 def _finish_stacks(stacks: Sequence[_Pending]) -> None:
-    stages = [stack.stages[0] for stack in stacks]
-    _push_products(
-        [stack.images for stack in stacks],
-        [stage.pointwise.weight for stage in stages],
-        [stage.norm for stage in stages],
-        [stack.gate for stack in stacks],
-        [stack.share for stack in stacks],
-        [stack.split for stack in stacks],
+    rows = [
+        _Row(stack.stages[0].pointwise.weight, stack.stages[0].norm, stack.gate, stack.share, stack.split)
+        for stack in stacks
+    ]
+    _push_products([stack.images for stack in stacks], rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """The last 1x1 convolution of a candidate on one edge."""
+
+    kernel: Tensor
+    norm: nn.BatchNorm2d
+    gate: Tensor
+    share: Share
+    split: bool = False
+
+
+def _push_products(images: Sequence[Tensor], rows: Sequence[_Row]) -> None:
+    """`images`: one batch a row, or one that all rows share."""
+    folded = fold(
+        images,
+        [row.kernel for row in rows],
+        [row.norm for row in rows],
+        torch.stack([row.gate for row in rows]),
     )
-
-
-def _push_products(
-    images: Sequence[Tensor],
-    kernels: Sequence[Tensor],
-    norms: Sequence[nn.BatchNorm2d],
-    gates: Sequence[Tensor],
-    shares: Sequence[Share],
-    split: Sequence[bool],
-) -> None:
-    folded = fold(images, kernels, norms, torch.stack(list(gates)))
-    for r, (matrix, bias) in enumerate(zip(folded.matrices.unbind(), folded.biases.unbind(), strict=True)):
-        shares[r].products.append(Product(folded.images[r], matrix, split[r]))
-        shares[r].biases.append(bias)
+    matrices, biases = folded.matrices.unbind(), folded.biases.unbind()
+    for row, batch, matrix, bias in zip(rows, folded.images, matrices, biases, strict=True):
+        row.share.products.append(Product(batch, matrix, row.split))
+        row.share.biases.append(bias)
 
 
 def _push_factorized(forms: _Forms, group: _Group) -> None:
     """All edges multiply the same images: the even pixels beside the odd ones."""
-    reductions = [operation for operation in group.operations if isinstance(operation, FactorizedReduce)]
-    kernels = [
-        torch.block_diag(reduction.even.weight.flatten(1), reduction.odd.weight.flatten(1))
-        for reduction in reductions
+    rows = [
+        _Row(
+            torch.block_diag(layer.even.weight.flatten(1), layer.odd.weight.flatten(1)),
+            layer.norm,
+            gate,
+            share,
+        )
+        for layer, gate, share in zip(group.operations, group.gates, group.shares, strict=True)
+        if isinstance(layer, FactorizedReduce)
     ]
-    norms = [reduction.norm for reduction in reductions]
-    split = [False] * len(norms)
-    _push_products([forms.even_and_odd], kernels, norms, group.gates, group.shares, split)
+    _push_products([forms.even_and_odd], rows)
 
 
 def _push_pointwise(forms: _Forms, group: _Group) -> None:
     layers = [operation for operation in group.operations if isinstance(operation, ReluConvBN)]
     images = forms.rectified if layers[0].conv.stride == (1, 1) else forms.even
-    kernels = [layer.conv.weight for layer in layers]
-    norms = [layer.norm for layer in layers]
-    _push_products([images], kernels, norms, group.gates, group.shares, [False] * len(norms))
+    rows = [
+        _Row(layer.conv.weight, layer.norm, gate, share)
+        for layer, gate, share in zip(layers, group.gates, group.shares, strict=True)
+    ]
+    _push_products([images], rows)
 
 
 def _push_convolution(forms: _Forms, group: _Group) -> None:
@@ -251,7 +257,7 @@ def _is_linear(operation: nn.Module) -> bool:
 
 
 def _push_linear(forms: _Forms, groups: Sequence[_Group], num_edges: int) -> None:
-    """Pooled images and the state itself: where all edges take the same, one product with the gates' matrix."""
+    """Pooled images and the state itself: where all edges take them, one product with the gates' matrix."""
     common: list[Tensor] = []
     gates: list[Tensor] = []
     shares: list[Share] = []

@@ -1,0 +1,193 @@
+"""The fast cell computes what the plain one defines, and what is cut out of it."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nas_cli.layers.cell import CellPlan, DiscreteCell, make_cell
+from nas_cli.layers.operations import make_operation
+from nas_cli.supernet import Gate
+from tests.layers.cells import (
+    CHANNELS,
+    DARTS,
+    active_gates,
+    assert_close,
+    assert_same,
+    both_forms,
+    darts_plan,
+    gate_weights,
+    images,
+    loss_of,
+    nasbench201_plan,
+    path_gates,
+    soft_gates,
+)
+
+PLANS = {
+    "darts normal": darts_plan(1),
+    "darts reduction": darts_plan(2),
+    "nasbench201": nasbench201_plan(1),
+    "nasbench201 of stride 2": nasbench201_plan(2),
+}
+every_plan = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
+
+
+@every_plan
+@pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
+def test_fast_is_plain_under_soft_gates(plan: CellPlan, channels_last: bool) -> None:
+    assert_same(*both_forms(plan), images(plan, 8, channels_last=channels_last), soft_gates(plan))
+
+
+@every_plan
+@pytest.mark.parametrize("size", [4, 5, 2])
+def test_fast_is_plain_on_small_and_odd_images(plan: CellPlan, size: int) -> None:
+    assert_same(*both_forms(plan), images(plan, size), soft_gates(plan))
+
+
+@every_plan
+def test_fast_is_plain_in_evaluation_mode(plan: CellPlan) -> None:
+    plain, fast = both_forms(plan)
+    assert_same(plain.eval(), fast.eval(), images(plan, 8), soft_gates(plan))
+
+
+@every_plan
+@pytest.mark.parametrize("shift", range(3))
+def test_fast_is_plain_with_one_candidate_an_edge(plan: CellPlan, shift: int) -> None:
+    picks = [((k * 3 + shift) % len(plan.candidates),) for k in range(len(plan.edges))]
+    assert_same(*both_forms(plan), images(plan, 8), active_gates(plan, picks))
+
+
+@every_plan
+def test_fast_is_plain_with_some_candidates_and_some_edges(plan: CellPlan) -> None:
+    active = [
+        tuple(k for k in range(len(plan.candidates)) if (k + row) % 3) for row in range(len(plan.edges))
+    ]
+    active[1] = ()
+    assert_same(*both_forms(plan), images(plan, 8), active_gates(plan, active))
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "fast"])
+def test_a_candidate_that_is_not_active_is_not_read(plain: bool) -> None:
+    plan = darts_plan(1)
+    cell = both_forms(plan)[0 if plain else 1]
+    active = [(DARTS.index("sep_conv_3x3"),)] * len(plan.edges)
+    gates = active_gates(plan, active)
+    with torch.no_grad():
+        for gate in gates:
+            gate.weights[:, DARTS.index("skip_connect")] = torch.nan
+        for name, parameter in cell.named_parameters():
+            if ".5." in name or ".6." in name or ".7." in name:
+                parameter.fill_(torch.nan)
+    assert all(node.isfinite().all() for node in cell(images(plan, 8), gates))
+
+
+@every_plan
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "fast"])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_what_is_cut_out_is_the_cell_under_one_hot_gates(plan: CellPlan, plain: bool, training: bool) -> None:
+    cell = both_forms(plan)[0 if plain else 1].train(training)
+    names = [*plan.candidates, None]
+    picks = [names[(5 * k + 3) % len(names)] for k in range(len(plan.edges))]
+    inputs = images(plan, 8)
+    discrete = cell.cut_out(picks)  # before the pass, which moves the running statistics
+    for node, expected in zip(discrete(inputs), cell(inputs, path_gates(plan, picks)), strict=True):
+        assert_close(node, expected, "a node")
+
+
+def test_what_is_cut_out_has_weights_of_its_own() -> None:
+    plan = darts_plan(1)
+    _, fast = both_forms(plan)
+    discrete = fast.cut_out(["sep_conv_3x3"] * len(plan.edges))
+    kept = {tensor.data_ptr() for tensor in fast.state_dict().values()}
+    assert not kept & {tensor.data_ptr() for tensor in discrete.state_dict().values()}
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "fast"])
+def test_a_node_without_edges_is_zero_and_of_the_nodes_size(plain: bool) -> None:
+    plan = darts_plan(2)
+    cell = both_forms(plan)[0 if plain else 1]
+    picks = [None, None, None, "skip_connect", "avg_pool_3x3"]
+    inputs = images(plan, 8)
+    for first, _ in (cell(inputs, path_gates(plan, picks)), cell.cut_out(picks)(inputs)):
+        assert first.shape == (3, CHANNELS, 4, 4)
+        assert not first.any()
+
+
+def test_a_discrete_cell_sums_the_operations_that_arrive() -> None:
+    double = make_operation("skip_connect", CHANNELS, 1, affine=True, pool_norm=False)
+    cell = DiscreteCell(2, 2, [(0, 2, double), (1, 2, double), (2, 3, double), (0, 3, double)])
+    one, two = torch.ones(1, CHANNELS, 2, 2), torch.full((1, CHANNELS, 2, 2), 2.0)
+    first, second = cell([one, two])
+    assert (first == 3).all()
+    assert (second == 4).all()
+
+
+@every_plan
+def test_second_derivatives_are_those_of_the_plain_cell(plan: CellPlan) -> None:
+    """The exact second-order product of DARTS: the gates' gradient after a step of the weights."""
+    plain, fast = both_forms(plan)
+    inputs = [tensor.detach() for tensor in images(plan, 8)]
+    gates = soft_gates(plan)
+    weights = [gate.weights for gate in gates]
+    products = []
+    for cell in (plain, fast):
+        parameters: dict[str, Tensor] = dict(cell.named_parameters())
+        loss = loss_of(functional_call(cell, parameters, (inputs, gates)))
+        steps = torch.autograd.grad(loss, list(parameters.values()), create_graph=True)
+        moved = {
+            name: parameter - 1e-3 * step
+            for (name, parameter), step in zip(parameters.items(), steps, strict=True)
+        }
+        products.append(torch.autograd.grad(loss_of(functional_call(cell, moved, (inputs, gates))), weights))
+    for actual, expected in zip(products[1], products[0], strict=True):
+        assert_close(actual, expected, "the second-order product")
+
+
+@every_plan
+def test_the_fast_cell_is_twice_differentiable(plan: CellPlan) -> None:
+    _, fast = both_forms(plan)
+    inputs = [tensor.detach() for tensor in images(plan, 4)]
+    weights = gate_weights(plan)
+    kernel = next(parameter for name, parameter in fast.named_parameters() if parameter.dim() == 4)
+    name = next(name for name, parameter in fast.named_parameters() if parameter is kernel)
+
+    def loss(first: Tensor, kernel: Tensor) -> Tensor:
+        gates = [Gate.soft(first), *(Gate.soft(other.detach()) for other in weights[1:])]
+        return loss_of(functional_call(fast, {name: kernel}, (inputs, gates)))
+
+    arguments = (weights[0], kernel.detach().clone().requires_grad_())
+    assert torch.autograd.gradgradcheck(loss, arguments, fast_mode=True, atol=1e-4)
+
+
+def test_gradients_of_the_gates_alone_compute_none_of_the_weights() -> None:
+    plan = darts_plan(1)
+    _, fast = both_forms(plan)
+    gates = soft_gates(plan)
+    fast.requires_grad_(False)
+    loss = loss_of(fast([tensor.detach() for tensor in images(plan, 8)], gates))
+    with _Count() as counter:
+        torch.autograd.grad(loss, [gate.weights for gate in gates])
+    assert counter.calls_with_weights == 0
+
+
+def test_channels_last_images_stay_channels_last() -> None:
+    plan = darts_plan(1)
+    fast = make_cell(plan, CHANNELS, plain=False)
+    inputs = [tensor.float() for tensor in images(plan, 8)]
+    gates = [Gate.soft(gate.weights.float()) for gate in soft_gates(plan)]
+    assert all(node.is_contiguous(memory_format=torch.channels_last) for node in fast(inputs, gates))
+
+
+class _Count(TorchDispatchMode):
+    """How many backward convolutions compute a gradient of weights."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls_with_weights = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):  # type: ignore[no-untyped-def]
+        if function is torch.ops.aten.convolution_backward.default:
+            self.calls_with_weights += arguments[-1][1]
+        return function(*arguments, **(keywords or {}))
