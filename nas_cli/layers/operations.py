@@ -101,7 +101,10 @@ class SeparableStack(nn.Sequential):
 
     def __init__(self, *stages: SeparableConv) -> None:
         super().__init__(*stages)
-        self.stages = stages
+
+    @property
+    def stages(self) -> tuple[SeparableConv, ...]:
+        return tuple(stage for stage in self if isinstance(stage, SeparableConv))
 
 
 class Pool(nn.Module):

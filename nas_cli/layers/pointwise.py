@@ -2,6 +2,9 @@
 
 An image batch (n, c, h, w) in channels_last memory is a matrix of n*h*w pixels by c channels. All
 functions here are twice differentiable: their backward passes are made of differentiable operations.
+
+Where no graph of the backward pass is wanted, gradients that arrive are overwritten. That is safe in a
+SharedState alone: what arrives was made for this one use, by Mix, AffineRelu or a depthwise convolution.
 """
 
 from typing import TypeVar
