@@ -35,6 +35,17 @@ def skip_shares(space: SearchSpace, architecture: Architecture) -> dict[str, flo
     return {kind: sum(skips) / len(skips) for kind, skips in operations.items()}
 
 
+def undecided_note(entropy: float) -> str | None:
+    """One sentence for the user where the gates that an architecture is derived from say little."""
+    if entropy < 0.95:
+        return None
+    return (
+        f"The gates are almost undecided (entropy {entropy:.3f} of 1): the derived cell is close to a random "
+        "one, and its score with shared weights says little until it is retrained; a longer search "
+        "(recipe.epochs) or a higher strategy.learning_rate lets them decide."
+    )
+
+
 def collapse_warning(space: SearchSpace, architecture: Architecture) -> str | None:
     """One sentence for the user where a cell is mostly skips, None elsewhere."""
     shares = {kind: share for kind, share in skip_shares(space, architecture).items() if share > 0.5}

@@ -20,14 +20,23 @@ class Progress:
 
     Figures appear in the order given, underscores as spaces. The time left comes from the pace of the last
     units, so that a resumed run does not count what an earlier process did. Without a total there is none.
+    Where units may be done in no time, `interval` is the least number of seconds between two updates.
     """
 
     def __init__(
-        self, title: str, total: int | None, *, unit: str = "epoch", console: Console | None = None
+        self,
+        title: str,
+        total: int | None,
+        *,
+        unit: str = "epoch",
+        interval: float = 0.0,
+        console: Console | None = None,
     ) -> None:
         self._title = title
         self._total = total
         self._unit = unit
+        self._interval = interval
+        self._next = 0.0
         self._console = console or Console(stderr=True)
         self._last = -1
         self._pace: deque[tuple[float, int]] = deque(maxlen=PACE_UNITS)
@@ -50,6 +59,9 @@ class Progress:
 
     def update(self, completed: int, **figures: float | str) -> None:
         """Show that many units as done. Without a terminal, a count that was shown before is not repeated."""
+        if completed != self._total and time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + self._interval
         text = "  ".join(f"{name.replace('_', ' ')} {_format(value)}" for name, value in figures.items())
         left = self._time_left(completed)
         if self._display is not None:

@@ -14,7 +14,7 @@ from typing import cast
 from torch import Tensor
 
 from nas_cli.architecture import Architecture, Json
-from nas_cli.collapse import collapse_warning, gate_entropy, skip_shares
+from nas_cli.collapse import collapse_warning, gate_entropy, skip_shares, undecided_note
 from nas_cli.data import Batch, Batches, ImageData
 from nas_cli.errors import ConfigError, RunError, UnsupportedError
 from nas_cli.evaluator import Evaluation, Evaluator
@@ -93,7 +93,7 @@ class SamplingStrategy(Strategy):
         limit = self.num_evaluations or (10 if budget is None else None)
         history = run.history() if run.resumed else []
         spent, best = 0.0, None
-        with Progress("search", limit, unit="evaluation") as progress:
+        with Progress("search", limit, unit="evaluation", interval=0.5) as progress:
             for count in itertools.count() if limit is None else range(limit):
                 proposal = self.propose()
                 if count < len(history):
@@ -205,6 +205,8 @@ class WeightSharingStrategy(Strategy, EpochWork):
         run_epochs(self, run, "search")
         architecture = self.derive(run)
         self._watch(architecture)
+        if self.current() is not None and (note := undecided_note(gate_entropy(self.paths()[0]))):
+            self.log.info(note)
         return Found(architecture, evaluator.evaluate(architecture))
 
     def start_epoch(self, epoch: int) -> None:

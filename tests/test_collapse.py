@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from nas_cli.architecture import Architecture, Choice
-from nas_cli.collapse import collapse_warning, gate_entropy, skip_shares
+from nas_cli.collapse import collapse_warning, gate_entropy, skip_shares, undecided_note
 from nas_cli.data import ImageInfo
 from nas_cli.spaces.nasbench201 import NasBench201
 from nas_cli.supernet import Gate
@@ -31,3 +31,10 @@ def test_a_cell_of_skips_is_told_with_its_remedies() -> None:
     assert warning.startswith("67% of the cell operations are skip connections")
     assert "strategy.warmup_epochs" in warning
     assert collapse_warning(SPACE, Architecture((1, 1, 3, 3, 3, 3))) is None
+
+
+def test_undecided_gates_are_told_and_decided_ones_are_not() -> None:
+    note = undecided_note(0.9996)
+    assert note is not None
+    assert note.startswith("The gates are almost undecided (entropy 1.000 of 1)")
+    assert undecided_note(0.5) is None

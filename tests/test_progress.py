@@ -77,3 +77,12 @@ def test_a_piped_table_has_whole_values_and_no_colour_codes(capsys: pytest.Captu
 )
 def test_a_duration_has_two_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_units_done_in_no_time_share_a_line_but_the_last_has_its_own() -> None:
+    console = plain()
+    with Progress("search", 1000, interval=60.0, console=console) as progress:
+        for completed in range(1, 1001):
+            progress.update(completed)
+    lines = text_of(console).splitlines()
+    assert [line.split()[2] for line in lines] == ["1/1000", "1000/1000"]

@@ -1,8 +1,11 @@
 """What several commands build from a config, and what several read from a genotype."""
 
+import json
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from nas_cli.architecture import Architecture, Genotype, GenotypeText, Json, Option
@@ -22,8 +25,13 @@ def plain(config: DictConfig) -> dict[str, Json]:
 
 
 def load_images(config: DictConfig, trainer: Trainer) -> ImageData:
-    """The data set in memory, on the device that trains on it."""
-    return build(Dataset, config.dataset).load().to(trainer.device)
+    """The data set in memory, on the device that trains on it; the jobs of a sweep share it."""
+    return _load(json.dumps(plain(config.dataset)), trainer.device)
+
+
+@lru_cache(maxsize=1)
+def _load(dataset: str, device: torch.device) -> ImageData:
+    return build(Dataset, OmegaConf.create(json.loads(dataset))).load().to(device)
 
 
 def make_problem(config: DictConfig) -> Problem:

@@ -23,8 +23,8 @@ from nas_cli.catalogue import conf_dir, groups_of, options
 from nas_cli.config.explanation import explain, keys_of
 from nas_cli.errors import ConfigError
 
-MAX_CHECKED_JOBS = 64
-"""A sweep of more jobs is checked in part before it starts; each job is checked again when it runs."""
+MAX_CHECKED_JOBS = 24
+"""So many jobs of a sweep are checked before it starts; each job is checked again when it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +78,25 @@ def compose(request: Request) -> DictConfig:
 
 
 def compose_jobs(request: Request) -> list[DictConfig]:
-    """The configs of a sweep's jobs (the first `MAX_CHECKED_JOBS`). Raises ConfigError.
+    """Configs of a sweep in which each value of each swept key occurs, at most `MAX_CHECKED_JOBS`.
 
-    Sweeps that only their sweeper can expand, such as `interval(0, 1)`, are left out.
+    Sweeps that only their sweeper can expand, such as `interval(0, 1)`, are left out. Raises ConfigError.
     """
     with composing(request):
-        parsed = [override for override in parse(request) if values(override)]
-        grid = itertools.product(*map(_spelled, parsed))
+        spelled = [_spelled(override) for override in parse(request) if values(override)]
         return [
             _compose_job(replace(request, overrides=overrides, multirun=False))
-            for overrides in itertools.islice(grid, MAX_CHECKED_JOBS)
+            for overrides in itertools.islice(_one_at_a_time(spelled), MAX_CHECKED_JOBS)
         ]
+
+
+def _one_at_a_time(spelled: list[list[str]]) -> Iterator[tuple[str, ...]]:
+    """The first value of every override; then each other value, those beside it at their first."""
+    first = tuple(alternatives[0] for alternatives in spelled)
+    yield first
+    for place, alternatives in enumerate(spelled):
+        for value in alternatives[1:]:
+            yield (*first[:place], value, *first[place + 1 :])
 
 
 def _compose_job(job: Request) -> DictConfig:
