@@ -41,8 +41,10 @@ def options(group: str, config_dir: Path | None = None) -> dict[str, Path]:
 
 
 def summary(file: Path) -> str:
-    """The first line of a YAML, which is a comment that says what the option is."""
+    """The first line of a YAML, which says what the option is; Hydra's own `# @package` may stand above."""
     lines = file.read_text(encoding="utf-8").splitlines()
+    if lines and lines[0].startswith("# @package"):
+        del lines[0]
     return lines[0].lstrip("# ").rstrip() if lines and lines[0].startswith("#") else ""
 
 

@@ -36,7 +36,8 @@ def _genotypes() -> dict[str, str]:
 
 def _origin(genotype: object) -> str:
     found_by = genotype.found_by if isinstance(genotype, Genotype) else {}
-    return ", ".join(str(value) for value in found_by.values() if value is not None)
+    error = found_by.get("cifar10_test_error_percent")
+    return f"{found_by.get('method')} ({found_by.get('paper')}), {error} % test error on CIFAR-10 in its paper"
 
 
 def _section(title: str, prefix: str, lines: dict[str, str]) -> str:
