@@ -72,6 +72,11 @@ class Progress:
             line = _join(f"{self._title}: {self._unit} {count}", text, left)
             self._console.print(Text(line), soft_wrap=True)
 
+    def move(self, completed: float) -> None:
+        """Move a terminal's bar within a unit; plain lines wait for the unit to be done."""
+        if self._display is not None:
+            self._display.update(self._task, completed=completed)
+
     def _time_left(self, completed: int) -> str:
         if not self._pace:
             self._pace.append((self._start, max(completed - 1, 0)))

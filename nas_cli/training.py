@@ -130,6 +130,8 @@ def run_epochs(work: EpochWork, run: Run | None = None, title: str = "") -> None
             for batches in work.batches(first, (epoch + 1) * work.steps_per_epoch):
                 work.step(step, *batches)
                 step += 1
+                if progress:
+                    progress.move(step / work.steps_per_epoch)
                 if run and run.stop_requested:
                     _save(work, run, epoch, step)
                     run.raise_if_stopped()
