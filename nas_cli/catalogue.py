@@ -27,6 +27,13 @@ def groups_of(command: str) -> list[str]:
     return [name.removeprefix("optional ") for name in names if not name.startswith("override ")]
 
 
+def needed_by(command: str) -> list[str]:
+    """The groups and the plain settings that a command cannot do without."""
+    groups = [group for group in groups_of(command) if group not in ("base", "experiment")]
+    content = yaml.safe_load((conf_dir() / f"{command}.yaml").read_text(encoding="utf-8"))
+    return [*groups, *(key for key in content if key != "defaults")]
+
+
 def groups_overridden_by(file: Path) -> list[str]:
     """The groups that an experiment's YAML chooses an option of: `- override /dataset: cifar10`."""
     names = [key for entry in _defaults(file) for key in entry if key.startswith("override ")]

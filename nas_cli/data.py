@@ -165,6 +165,10 @@ class Dataset(ABC):
         Raises DataError, naming the file or folder and the remedy.
         """
 
+    def describe(self) -> ImageInfo:
+        """What is known of the images, for a network that is built and not trained."""
+        return self.load().info
+
 
 def stratified(
     labels: Tensor, total: int, generator: torch.Generator, *, leave: int = 0

@@ -10,7 +10,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from nas_cli.catalogue import conf_dir
+from nas_cli.catalogue import conf_dir, needed_by
 from nas_cli.config import check
 from nas_cli.config.composition import Request, compose, compose_jobs, user_folder
 from nas_cli.config.preparation import prepare, quote
@@ -49,7 +49,7 @@ class Job:
         folder = _as_seen_from_here(Path(HydraConfig.get().runtime.output_dir))
         try:
             _make_importable(HydraConfig.get().runtime.config_sources)
-            check(config)
+            check(config, needed_by(self.command))
             _command(self.command)(config, folder)
         except Interrupted as error:
             raise _ThroughHydra(error) from error
@@ -83,7 +83,7 @@ def profile(request: Request, *, as_json: bool) -> None:
     _add_to_path(request.config_dir)
     config = compose(prepare(request))
     _without_hydra(config)
-    check(config)
+    check(config, needed_by("profile"))
     _command("profile")(config, as_json=as_json)
 
 
@@ -97,7 +97,7 @@ def resume(command: str, folder: Path, config_dir: Path | None) -> None:
     if hydra_file.is_file():
         _make_importable(OmegaConf.load(hydra_file).hydra.runtime.config_sources)
     config = OmegaConf.create(run.config)
-    check(config)
+    check(config, needed_by(command))
     _command(command)(config, folder, resume=True)
 
 
@@ -105,9 +105,9 @@ def _start_run(request: Request) -> None:
     config = compose(request)
     folder = _folder(config, "hydra.run.dir")
     _without_hydra(config)
-    check(config)
+    check(config, needed_by(request.command))
     _refuse_used(folder)
-    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    made = _missing(folder)
     pinned = replace(request, overrides=(*request.overrides, f"hydra.run.dir={_quoted(folder)}"))
     try:
         _call_hydra(pinned)
@@ -116,6 +116,7 @@ def _start_run(request: Request) -> None:
             _remove(folder, made)
         raise _as_told(passage.error, folder, request.command) from passage.error
     except OSError as error:
+        _remove(folder, made)
         raise _unwritable(folder, error) from error
 
 
@@ -124,8 +125,9 @@ def _start_sweep(request: Request) -> None:
     folder = _folder(plain[0], "hydra.sweep.dir")
     for config in plain:
         _without_hydra(config)
-        check(config)
+        check(config, needed_by(request.command))
     _refuse_used(folder)
+    made = _missing(folder)
     pinned = replace(request, overrides=(*request.overrides, f"hydra.sweep.dir={_quoted(folder)}"))
     error: Exception | None = None
     try:
@@ -133,6 +135,9 @@ def _start_sweep(request: Request) -> None:
     except _ThroughHydra as passage:
         raise passage.error from None
     except Exception as failure:
+        if isinstance(failure, OSError) and not folder.is_dir():
+            _remove(folder, made)
+            raise _unwritable(folder, failure) from failure
         error = failure
     _report(outcomes(folder), error)
 
@@ -152,7 +157,7 @@ def _report(found: list[Outcome], error: Exception | None) -> None:
 
 def _call_hydra(request: Request, flags: Sequence[str] = ()) -> None:
     names = [f"--config-name={request.config_name}"] if request.config_name else []
-    overrides = [f"hydra.job.name={request.command}", *request.overrides]
+    overrides = [f"hydra.job.name={request.command}", *request.brought, *request.overrides]
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=request.command)
     with user_folder(request.config_dir), _process_state([*flags, *names, *overrides]):
         main(Job(request.command))()
@@ -224,15 +229,24 @@ def _unwritable(folder: Path, error: OSError) -> RunError:
     return RunError(f"The run folder {folder} cannot be written ({error.strerror}). {_OTHER_FOLDER}")
 
 
+def _missing(folder: Path) -> list[Path]:
+    """The folder and its parents, as far as they are still to be made, the innermost first."""
+    return [parent for parent in (folder, *folder.parents) if not parent.exists()]
+
+
 def _remove(folder: Path, made: list[Path]) -> None:
     """Take back what a refused input left: the run folder, unless work was saved in it, and its parents."""
-    if (folder / "checkpoint.pt").exists():
+    if _holds_work(folder):
         return
     shutil.rmtree(folder, ignore_errors=True)
     for parent in made[1:]:
-        if any(parent.iterdir()):
-            return
-        parent.rmdir()
+        with suppress(OSError):  # not there, or not empty
+            parent.rmdir()
+
+
+def _holds_work(folder: Path) -> bool:
+    history = folder / "history.jsonl"
+    return (folder / "checkpoint.pt").exists() or (history.is_file() and history.stat().st_size > 0)
 
 
 def _as_told(error: Exception, folder: Path, command: str) -> Exception:

@@ -1,10 +1,9 @@
 """Where weights are trained."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Annotated, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
-from pydantic import Field
 from torch import nn
 
 from nas_cli.data import Batch
@@ -20,7 +19,7 @@ class Trainer:
         self,
         *,
         device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
-        devices: Annotated[int, Field(ge=1, le=1)] = 1,
+        devices: Literal[1] = 1,
         precision: Literal["fp32", "bf16"] = "fp32",
         memory_format: Literal["channels_last", "contiguous"] = "channels_last",
     ) -> None:

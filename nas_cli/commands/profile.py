@@ -16,7 +16,7 @@ from nas_cli.space import SearchSpace
 
 def run(config: DictConfig, *, as_json: bool = False) -> None:
     """Print parameters and multiply-adds of a genotype's network, at the size and classes of the config."""
-    info = build(Dataset, config.dataset).load().info
+    info = build(Dataset, config.dataset).describe()
     space = build(SearchSpace, config.space, info)
     architecture = architecture_of(read_genotype(config.genotype), space)
     with torch.device("meta"):

@@ -29,13 +29,14 @@ MAX_CHECKED_JOBS = 24
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the user asked for on the command line."""
+    """What the user asked for on the command line, and the options that a genotype `brought` with it."""
 
     command: str
     overrides: tuple[str, ...] = ()
     config_dir: Path | None = None
     config_name: str | None = None
     multirun: bool = False
+    brought: tuple[str, ...] = ()
 
 
 class _UserFolder(SearchPathPlugin):
@@ -108,7 +109,11 @@ def compose_here(request: Request) -> DictConfig:
     """Compose within `composing`."""
     _refuse_nulls(request)
     name = request.config_name or request.command
-    config = hydra_compose(name, overrides=list(request.overrides), return_hydra_config=True)
+    overrides = [*request.brought, *request.overrides]
+    try:
+        config = hydra_compose(name, overrides=overrides, return_hydra_config=True)
+    except ValueError as error:  # Hydra's own, for a number where the name of an option belongs
+        raise HydraException(str(error)) from error
     for group in groups_of(request.command):
         if group not in (*config, "experiment"):
             _refuse_missing(request, group)

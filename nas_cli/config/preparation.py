@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import QuotedString
 
 from nas_cli.architecture import Genotype, Json, read_genotype
 from nas_cli.catalogue import groups_of, groups_overridden_by, options
@@ -91,7 +92,7 @@ def _add_defaults(request: Request) -> Request:
         brought.append(_as_option("space", genotype.space))
     if "dataset" not in chosen and genotype.dataset is not None:
         brought.append(_as_option("dataset", genotype.dataset))
-    return replace(request, overrides=(*brought, *request.overrides))
+    return replace(request, brought=tuple(brought))
 
 
 def _one_genotype(request: Request) -> Genotype | None:
@@ -114,7 +115,10 @@ def _references(request: Request) -> list[str]:
         reference = compose_here(choices(request)).get("genotype")
         return [] if reference is None else [str(reference)]
     if given[-1].is_sweep_override():
-        return [str(value) for value in given[-1].sweep_iterator()]
+        return [
+            value.text if isinstance(value, QuotedString) else str(value)
+            for value in given[-1].sweep_iterator()
+        ]
     value = given[-1].value()
     return [] if value is None else [str(value)]
 

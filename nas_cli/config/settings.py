@@ -7,14 +7,14 @@ class, whose annotations (`Annotated[float, Field(gt=0)]`, `Literal["a", "b"]`) 
 import importlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from nas_cli.catalogue import did_you_mean
 from nas_cli.errors import ConfigError
@@ -59,10 +59,11 @@ _BOUNDS = {
 }
 
 
-def check(config: DictConfig) -> None:
-    """Raises one ConfigError that lists every wrong setting; builds nothing."""
-    problems: list[str] = []
-    for key, value in _plain_values(config).items():
+def check(config: DictConfig, needed: Sequence[str] = ()) -> None:
+    """Raises one ConfigError that lists every wrong setting and every needed one that is not there."""
+    values = _plain_values(config)
+    problems = [f"{key}= is needed{_allowed(key)}." for key in needed if key not in values]
+    for key, value in values.items():
         if key in KINDS:
             problems += _group_problems(key, value)
         elif key in PLAIN:
@@ -70,6 +71,10 @@ def check(config: DictConfig) -> None:
         else:
             problems.append(f"{key}: there is no such setting.{did_you_mean(key, [*KINDS, *PLAIN])}")
     _raise(problems)
+
+
+def _allowed(key: str) -> str:
+    return f": {describe(PLAIN[key])}" if key in PLAIN else ""
 
 
 def build(kind: type[T], node: DictConfig, *given: object) -> T:
@@ -127,7 +132,8 @@ def _group_problems(group: str, values: Any) -> list[str]:
 def _target_problems(group: str, values: Mapping[str, Any], kind: type) -> list[str]:
     target = values.get("_target_")
     if not isinstance(target, str):
-        return [f"{group}._target_ is needed: the class to build, such as nas_cli.{group}.Name."]
+        given = f"={_spell(target)}: must be" if "_target_" in values else " is needed:"
+        return [f"{group}._target_{given} the class to build, a subclass of {kind.__module__}.{kind.__name__}."]
     try:
         found = _load(target)
     except ConfigError as error:
@@ -186,8 +192,12 @@ def _value_problems(key: str, value: Any, annotation: Any) -> list[str]:
 
 
 def _validate(value: Any, annotation: Any) -> Any:
-    """JSON's strict rules are YAML's: a list may become a tuple, an integer a float, and nothing else."""
-    return TypeAdapter(annotation).validate_json(json.dumps(value), strict=True)
+    """JSON's strict rules are YAML's: a list may become a tuple, an integer a float, and nothing else.
+
+    No setting may be infinite or not a number.
+    """
+    adapter = TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
+    return adapter.validate_json(json.dumps(value), strict=True)
 
 
 def _spell(value: Any) -> str:
@@ -209,7 +219,7 @@ def describe(annotation: Any) -> str:
     if origin in (Union, UnionType):
         return ", or ".join(describe(part) for part in parts)
     if origin is Literal:
-        return "one of " + ", ".join(_spell(part) for part in parts)
+        return ("one of " if len(parts) > 1 else "") + ", ".join(_spell(part) for part in parts)
     if origin in (tuple, list):
         length = f" of {len(parts)}" if origin is tuple and Ellipsis not in parts else ""
         return f"a list{length} ({describe(parts[0])} each)"

@@ -9,9 +9,18 @@ import torch
 from pydantic import Field
 from torchvision import datasets
 
-from nas_cli.data import Dataset, ImageData, Images
+from nas_cli.data import Dataset, ImageData, ImageInfo, Images
 from nas_cli.datasets.assembly import assemble
 from nas_cli.errors import DataError
+
+
+SHAPES = {
+    "cifar10": (3, 32, 10),
+    "cifar100": (3, 32, 100),
+    "fashion_mnist": (1, 28, 10),
+    "svhn": (3, 32, 10),
+}
+"""Channels, pixels a side, classes."""
 
 
 class Download(Dataset):
@@ -39,6 +48,18 @@ class Download(Dataset):
             mirror=self.name != "svhn",
             limit=self.limit,
             source=f"dataset={self.name}",
+        )
+
+    def describe(self) -> ImageInfo:
+        """Known without the files, but for the class names, the mean and the deviation of the pixels."""
+        channels, size, num_classes = SHAPES[self.name]
+        return ImageInfo(
+            channels=channels,
+            size=size,
+            class_names=tuple(str(label) for label in range(num_classes)),
+            mean=(0.5,) * channels,
+            std=(0.25,) * channels,
+            mirror=self.name != "svhn",
         )
 
     def _read(self) -> tuple[Sequence[str], Images, Images]:

@@ -78,3 +78,14 @@ def test_svhn_is_not_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert data.test.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
     assert data.test.read(torch.tensor([0]))[0][0, :, 0, 0].tolist() == [0, 0, 9]
     assert not data.info.mirror
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "size", "num_classes"),
+    [("cifar10", 3, 32, 10), ("cifar100", 3, 32, 100), ("fashion_mnist", 1, 28, 10), ("svhn", 3, 32, 10)],
+)
+def test_its_shape_is_known_without_the_files(
+    name: str, channels: int, size: int, num_classes: int, tmp_path: Path
+) -> None:
+    info = Download(name=name, root=str(tmp_path)).describe()  # type: ignore[arg-type]
+    assert (info.channels, info.size, info.num_classes) == (channels, size, num_classes)
