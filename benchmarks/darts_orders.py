@@ -74,6 +74,7 @@ def main() -> None:
         return
     print(f"torch {torch.__version__}, {platform.machine()}, one thread")
     print(f"{CELLS} cells, {CHANNELS} channels, batch {BATCH}, 32 x 32")
+    memory = {form: memory_gib(form) for form in FORMS}  # first: a child's peak begins at its parent's size
     searches = {form: make(form) for form in FORMS}
     times: dict[str, list[float]] = {form: [] for form in FORMS}
     for step in range(arguments.rounds + 1):
@@ -86,7 +87,7 @@ def main() -> None:
         print(
             f"{form}: {statistics.median(measured):.2f} CPU seconds ({min(measured):.2f} to "
             f"{max(measured):.2f}, n={len(measured)}), {statistics.median(ratios):.2f} x first order, "
-            f"peak memory {memory_gib(form):.2f} GiB"
+            f"peak memory {memory[form]:.2f} GiB"
         )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nas_cli.catalogue import did_you_mean
 from nas_cli.errors import GenotypeError
 
 Option = str | int
@@ -75,14 +76,31 @@ def read_genotype(reference: str) -> Genotype | GenotypeText:
         return GenotypeText(reference)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise GenotypeError(
-            f"genotype={reference}: there is no such file, and no published cell of that name. "
-            f"Published: {', '.join(published_names())}."
-        ) from error
+    except UnicodeDecodeError as error:
+        raise GenotypeError(f"genotype={reference} is no text file. {_WHAT_IT_IS}") from error
+    except OSError as error:
+        raise GenotypeError(f"genotype={reference}: {_why_unread(path)}") from error
     if _is_text_form(text):
         return GenotypeText(text.strip())
-    return _parse_json(text, reference)
+    return parse_genotype(text, reference)
+
+
+def _why_unread(path: Path) -> str:
+    if path.is_dir():
+        return "that is a folder. Give the file genotype.json of a finished search in it."
+    if (path.parent / "status.json").is_file():
+        return (
+            "its run has not come so far. Let it end first, or take what it has found until now with "
+            f"`nas derive run={path.parent}`."
+        )
+    names = published_names()
+    return (
+        f"there is no such file, and no published cell of that name.{did_you_mean(path.name, names)} "
+        f"Published: {', '.join(names)}."
+    )
+
+
+_WHAT_IT_IS = "A genotype is the file that `nas search` and `nas derive` write, or a paper's text form."
 
 
 def _is_text_form(text: str) -> bool:
@@ -91,13 +109,13 @@ def _is_text_form(text: str) -> bool:
     return "Genotype(" in stripped or (stripped.startswith("|") and stripped.endswith("|"))
 
 
-def _parse_json(text: str, source: str) -> Genotype:
+def parse_genotype(text: str, source: str) -> Genotype:
+    """Read what `to_json` wrote; `source` is what an error calls it. Raises GenotypeError."""
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise GenotypeError(
-            f"{source} is not JSON (line {error.lineno}: {error.msg}). "
-            "A genotype is the file that `nas search` and `nas derive` write, or DARTS' text form."
+            f"{source} is not JSON (line {error.lineno}: {error.msg}). {_WHAT_IT_IS}"
         ) from error
     _check_content(content, source)
     return Genotype(

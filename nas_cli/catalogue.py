@@ -27,9 +27,9 @@ def groups_of(command: str) -> list[str]:
     return [name.removeprefix("optional ") for name in names if not name.startswith("override ")]
 
 
-def needed_by(command: str) -> list[str]:
-    """The groups and the plain settings that a command cannot do without."""
-    groups = [group for group in groups_of(command) if group not in ("base", "experiment")]
+def settings_of(command: str) -> list[str]:
+    """The groups and the plain settings that a command takes, and cannot do without."""
+    groups = [group for group in groups_of(command) if group != "experiment"]
     content = yaml.safe_load((conf_dir() / f"{command}.yaml").read_text(encoding="utf-8"))
     return [*groups, *(key for key in content if key != "defaults")]
 

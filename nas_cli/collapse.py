@@ -18,11 +18,16 @@ SKIP = "skip_connect"
 
 
 def gate_entropy(gates: Sequence[Gate]) -> float:
-    """Mean entropy of the gates' rows as a share of its maximum: 1 undecided, 0 one candidate each."""
-    rows = torch.cat(
-        [torch.special.entr(gate.weights).sum(1) / math.log(gate.weights.shape[1]) for gate in gates]
-    )
-    return float(rows.mean())
+    """Mean entropy of the gates' rows as a share of its maximum: 1 undecided, 0 one candidate each.
+
+    A row of one candidate decides nothing and is not counted; without any other the entropy is 0.
+    """
+    rows = [
+        torch.special.entr(gate.weights).sum(1) / math.log(gate.weights.shape[1])
+        for gate in gates
+        if gate.weights.shape[1] > 1
+    ]
+    return float(torch.cat(rows).mean()) if rows else 0.0
 
 
 def skip_shares(space: SearchSpace, architecture: Architecture) -> dict[str, float]:

@@ -43,7 +43,10 @@ def read_cells_text(text: str) -> CellsText:
 def _arguments(text: str) -> dict[str, ast.expr]:
     start = text.find("Genotype(")
     if start < 0:
-        raise GenotypeError("The text has no `Genotype(`, so it is not DARTS' text form.")
+        raise GenotypeError(
+            f"{text[:80]!r} has no `Genotype(`, so it is not DARTS' text form. "
+            "Name the space that it is of with space=."
+        )
     try:
         call = ast.parse(text[start:].strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from nas_cli.catalogue import conf_dir, needed_by
+from nas_cli.catalogue import conf_dir, settings_of
 from nas_cli.config import check
 from nas_cli.config.composition import Request, compose, compose_jobs, user_folder
 from nas_cli.config.preparation import prepare, quote
@@ -49,7 +49,7 @@ class Job:
         folder = _as_seen_from_here(Path(HydraConfig.get().runtime.output_dir))
         try:
             _make_importable(HydraConfig.get().runtime.config_sources)
-            check(config, needed_by(self.command))
+            check(config, settings_of(self.command))
             _command(self.command)(config, folder)
         except Interrupted as error:
             raise _ThroughHydra(error) from error
@@ -83,7 +83,7 @@ def profile(request: Request, *, as_json: bool) -> None:
     _add_to_path(request.config_dir)
     config = compose(prepare(request))
     _without_hydra(config)
-    check(config, needed_by("profile"))
+    check(config, settings_of("profile"))
     _command("profile")(config, as_json=as_json)
 
 
@@ -97,7 +97,7 @@ def resume(command: str, folder: Path, config_dir: Path | None) -> None:
     if hydra_file.is_file():
         _make_importable(OmegaConf.load(hydra_file).hydra.runtime.config_sources)
     config = OmegaConf.create(run.config)
-    check(config, needed_by(command))
+    check(config, settings_of(command))
     _command(command)(config, folder, resume=True)
 
 
@@ -105,7 +105,7 @@ def _start_run(request: Request) -> None:
     config = compose(request)
     folder = _folder(config, "hydra.run.dir")
     _without_hydra(config)
-    check(config, needed_by(request.command))
+    check(config, settings_of(request.command))
     _refuse_used(folder)
     made = _missing(folder)
     pinned = replace(request, overrides=(*request.overrides, f"hydra.run.dir={_quoted(folder)}"))
@@ -116,7 +116,7 @@ def _start_run(request: Request) -> None:
             _remove(folder, made)
         raise _as_told(passage.error, folder, request.command) from passage.error
     except OSError as error:
-        _remove(folder, made)
+        _remove_empty(made)
         raise _unwritable(folder, error) from error
 
 
@@ -125,7 +125,7 @@ def _start_sweep(request: Request) -> None:
     folder = _folder(plain[0], "hydra.sweep.dir")
     for config in plain:
         _without_hydra(config)
-        check(config, needed_by(request.command))
+        check(config, settings_of(request.command))
     _refuse_used(folder)
     made = _missing(folder)
     pinned = replace(request, overrides=(*request.overrides, f"hydra.sweep.dir={_quoted(folder)}"))
@@ -136,7 +136,7 @@ def _start_sweep(request: Request) -> None:
         raise passage.error from None
     except Exception as failure:
         if isinstance(failure, OSError) and not folder.is_dir():
-            _remove(folder, made)
+            _remove_empty(made)
             raise _unwritable(folder, failure) from failure
         error = failure
     _report(outcomes(folder), error)
@@ -239,9 +239,13 @@ def _remove(folder: Path, made: list[Path]) -> None:
     if _holds_work(folder):
         return
     shutil.rmtree(folder, ignore_errors=True)
-    for parent in made[1:]:
+    _remove_empty(made[1:])
+
+
+def _remove_empty(made: list[Path]) -> None:
+    for folder in made:
         with suppress(OSError):  # not there, or not empty
-            parent.rmdir()
+            folder.rmdir()
 
 
 def _holds_work(folder: Path) -> bool:

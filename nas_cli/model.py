@@ -2,7 +2,6 @@
 
 import io
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -11,14 +10,15 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from nas_cli.architecture import Genotype
+from nas_cli.architecture import Genotype, parse_genotype
 from nas_cli.config import build
 from nas_cli.data import ImageInfo
 from nas_cli.errors import RunError
-from nas_cli.run import write_atomically
+from nas_cli.run import read_archive, write_atomically
 from nas_cli.space import SearchSpace
 
 FORMAT = 1
+KEYS = {"format", "genotype", "images", "weights"}
 
 
 class TrainedNetwork(nn.Module):
@@ -70,20 +70,18 @@ def save_model(
 def load_model(path: Path) -> TrainedNetwork:
     """Read the model of a retrain folder or a `model.pt`. Raises RunError where there is none."""
     file = path / "model.pt" if path.is_dir() else path
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-        described = json.loads(content["genotype"])
-        info = ImageInfo.from_json(json.loads(content["images"]))
-    except FileNotFoundError as error:
-        raise RunError(f"{file}: there is no such model. A finished `nas retrain` leaves one.") from error
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise RunError(f"{file} is damaged or no model of `nas retrain`: {error}") from error
-    genotype = Genotype(
-        space=described["space"],
-        choices=described["choices"],
-        dataset=described["dataset"],
-        found_by=described["found_by"],
-    )
+    if not file.exists():
+        raise RunError(f"{file}: there is no such model. A finished `nas retrain` leaves one.")
+    content = read_archive(file)
+    if content is None or content.keys() != KEYS:
+        raise RunError(f"{file} is damaged or no model of `nas retrain`. Run that command again.")
+    if content["format"] != FORMAT:
+        raise RunError(
+            f"{file} has format {content['format']}; this version of `nas` reads format {FORMAT}. "
+            "Load it with the version that wrote it."
+        )
+    info = ImageInfo.from_json(json.loads(cast(str, content["images"])))
+    genotype = parse_genotype(cast(str, content["genotype"]), str(file))
     space = build(SearchSpace, OmegaConf.create(dict(genotype.space)), info)
     network = space.build(space.architecture_of(genotype.choices))
     network.load_state_dict(cast(Mapping[str, Tensor], content["weights"]))

@@ -99,13 +99,19 @@ class SearchSpace(ABC):
         if missing := sorted(names - options.keys()):
             raise GenotypeError(
                 f"The genotype does not say what to pick for {missing[0]!r} "
-                f"({len(missing)} of this space's {len(names)} choices are missing): is it of another space?"
+                f"({len(missing)} of this space's {len(names)} choices are missing). {_OF_ANOTHER}"
             )
         if unknown := sorted(options.keys() - names):
             raise GenotypeError(
                 f"The genotype picks {unknown[0]!r}, which is no choice of this space "
-                f"({len(unknown)} such names): is it of another space?"
+                f"({len(unknown)} such names). {_OF_ANOTHER}"
             )
+
+
+_OF_ANOTHER = (
+    "It is of another space, or of this one with other settings: a genotype file brings its own, "
+    "so leave out those space.* that change the choices."
+)
 
 
 def _pick(choice: Choice, option: Option) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import Tensor
 
 from nas_cli.architecture import Architecture, Json
@@ -224,13 +225,18 @@ class WeightSharingStrategy(Strategy, EpochWork):
     def _train_weights(self, batch: Batch, step: int) -> None:
         problem = self.problem
         mixed = problem.recipe.mix(batch, problem.data.info.num_classes, problem.seed, step)
+        total_loss = torch.zeros((), device=problem.trainer.device)
         for gates in self.paths():
             with problem.trainer.autocast():
                 logits = self.supernet(mixed.images, gates)
                 loss = self.loss(logits, mixed.labels, mixed.images)
             loss.backward()
             self.train_tally.add(loss, logits, batch.labels)
-        self.descent.step(loss, step)
+            total_loss += loss.detach()
+        self.descent.step(total_loss, step)
+
+    def check(self, step: int) -> None:
+        self.descent.check(step, self.train_tally, self.valid_tally)
 
     def end_epoch(self, epoch: int) -> dict[str, Json]:
         figures = {**self.train_tally.figures("train"), **self.valid_tally.figures("valid")}
@@ -267,8 +273,8 @@ class WeightSharingStrategy(Strategy, EpochWork):
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         self.supernet.load_state_dict(cast(dict[str, Tensor], state["supernet"]))
         self.descent.optimizer.load_state_dict(cast(State, state["optimizer"]))
-        self.train_tally.sums = cast(Tensor, state["train_tally"])
-        self.valid_tally.sums = cast(Tensor, state["valid_tally"])
+        self.train_tally.load(cast(Tensor, state["train_tally"]))
+        self.valid_tally.load(cast(Tensor, state["valid_tally"]))
         self.load_architecture_state(cast(State, state["architecture"]))
 
 

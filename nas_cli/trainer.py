@@ -10,6 +10,7 @@ from nas_cli.data import Batch
 from nas_cli.errors import ConfigError
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
+MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
 class Trainer:
@@ -26,9 +27,7 @@ class Trainer:
         self.device = _find_device(device)
         self.devices = devices
         self.precision = precision
-        self.memory_format = getattr(
-            torch, {"channels_last": "channels_last", "contiguous": "contiguous_format"}[memory_format]
-        )
+        self.memory_format = MEMORY_FORMATS[memory_format]
 
     def place(self, module: ModuleType) -> ModuleType:
         """The module on the device, its four-dimensional weights in the memory layout."""

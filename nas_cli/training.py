@@ -1,4 +1,4 @@
-"""The one loop that trains weights, resumable after any step, and the training of one network in it."""
+"""The one loop that trains weights, resumable after any step."""
 
 import time
 from abc import ABC, abstractmethod
@@ -8,18 +8,14 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from nas_cli.architecture import Json
-from nas_cli.data import NO_AUGMENTATION, Batch, Batches, ImageInfo, Part
-from nas_cli.errors import TrainingError, UnsupportedError
-from nas_cli.layers.drop_path import set_drop_path
+from nas_cli.data import Batch
+from nas_cli.errors import TrainingError
 from nas_cli.progress import Progress
 from nas_cli.recipe import Recipe
 from nas_cli.run import Run
 from nas_cli.run.environment import peak_memory_mb
-from nas_cli.seeds import stream
-from nas_cli.trainer import Trainer
 
 State = dict[str, object]
 
@@ -34,7 +30,7 @@ class Tally:
         self.sums = torch.zeros(3, device=device)
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        count = torch.tensor(float(len(labels)), device=loss.device)
+        count = torch.full((), float(len(labels)), device=loss.device)  # a copy from the host would wait
         correct = (logits.detach().argmax(1) == labels).sum()
         self.sums += torch.stack([loss.detach().float() * count, correct.float(), count])
 
@@ -44,6 +40,10 @@ class Tally:
         if not count:
             return {}
         return {f"{prefix}_loss": loss / count, f"{prefix}_accuracy": 100.0 * correct / count}
+
+    def load(self, sums: Tensor) -> None:
+        """Go on from the sums of a checkpoint, which come on the CPU."""
+        self.sums.copy_(sums)
 
 
 class Descent:
@@ -72,27 +72,33 @@ class Descent:
 
     def step(self, loss: Tensor, step: int) -> None:
         """Apply the gradients that `loss` left on the parameters, and clear them."""
-        if loss.device.type == "cpu":  # elsewhere the check would wait for the device; see `run_epochs`
-            self.check(loss, step)
+        if loss.device.type == "cpu" and not torch.isfinite(loss):  # elsewhere `check` has to do
+            raise self._diverged(f"The loss of step {step} is {loss.item()}")
         if self.recipe.gradient_clip:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def check(self, loss: Tensor, step: int) -> None:
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"The loss of step {step} is {loss.item()} at learning rate {self.learning_rate:.4g}. "
-                f"Lower recipe.learning_rate (now {self.recipe.learning_rate:g}) or set "
-                f"recipe.gradient_clip (now {self.recipe.gradient_clip:g}); the last checkpoint is kept."
-            )
+    def check(self, step: int, *tallies: Tally) -> None:
+        """Raise TrainingError unless the epoch's losses and all weights are finite. Waits for the device."""
+        sums = [tensor.detach().float().sum() for tensor in self.parameters]
+        sums += [tally.sums[0] for tally in tallies]
+        if not torch.isfinite(torch.stack(sums)).all():
+            raise self._diverged(f"A loss or a weight is no longer finite before step {step}")
+
+    def _diverged(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"{what} at learning rate {self.learning_rate:.4g}. "
+            f"Lower recipe.learning_rate (now {self.recipe.learning_rate:g}) or set "
+            f"recipe.gradient_clip (now {self.recipe.gradient_clip:g}); what was saved before is kept."
+        )
 
 
 class EpochWork(ABC):
     """Work that goes step by step and epoch by epoch, and goes on from its state after any step.
 
     `run_epochs` calls `start_epoch` (again after a resume in the middle of an epoch), then `step` for
-    each step with the batches of that step, then `end_epoch`.
+    each step with the batches of that step, then `end_epoch`; `check` before anything is saved.
     """
 
     epochs: int
@@ -108,6 +114,10 @@ class EpochWork(ABC):
 
     @abstractmethod
     def step(self, step: int, *batches: Batch) -> None: ...
+
+    @abstractmethod
+    def check(self, step: int) -> None:
+        """Raise TrainingError where the state before that step is not worth a checkpoint."""
 
     @abstractmethod
     def end_epoch(self, epoch: int) -> dict[str, Json]:
@@ -133,8 +143,10 @@ def run_epochs(work: EpochWork, run: Run | None = None, title: str = "") -> None
                 if progress:
                     progress.move(step / work.steps_per_epoch)
                 if run and run.stop_requested:
+                    work.check(step)
                     _save(work, run, epoch, step)
                     run.raise_if_stopped()
+            work.check(step)
             figures = work.end_epoch(epoch)
             epoch += 1
             if run:
@@ -168,130 +180,3 @@ def _restore(work: EpochWork, run: Run) -> tuple[int, int]:
     epoch = cast(int, saved["epoch"])
     run.keep_metrics(epoch)
     return epoch, cast(int, saved["step"])
-
-
-class NetworkTraining(EpochWork):
-    """Training one network on one part of the images, as `retrain` and the evaluators do it."""
-
-    def __init__(
-        self,
-        network: nn.Module,
-        part: Part,
-        info: ImageInfo,
-        *,
-        recipe: Recipe,
-        trainer: Trainer,
-        seed: int,
-    ) -> None:
-        self.network = trainer.place(network)
-        self.info, self.recipe, self.trainer, self.seed = info, recipe, trainer, seed
-        self.data = Batches(
-            part,
-            info,
-            batch_size=recipe.batch_size,
-            seed=seed,
-            augmentation=recipe.augmentation(info),
-        )
-        self.epochs = recipe.epochs
-        self.steps_per_epoch = recipe.steps_per_epoch or len(self.data)
-        self.images_per_step = recipe.batch_size
-        self.descent = Descent(network.parameters(), recipe, self.epochs, self.steps_per_epoch)
-        self.average = _average(network, recipe.average_decay) if recipe.average_decay else None
-        self.tally = Tally(trainer.device)
-        self._set_drop_path(0)
-
-    @property
-    def trained(self) -> nn.Module:
-        """The network to be used: the average of the weights where the recipe asks for it."""
-        return self.average.module if self.average else self.network
-
-    def start_epoch(self, epoch: int) -> None:
-        self.network.train()
-
-    def batches(self, first: int, last: int) -> Iterator[tuple[Batch]]:
-        return ((batch,) for batch in self.data.steps(first, last))
-
-    def step(self, step: int, *batches: Batch) -> None:
-        batch = self.trainer.arrange(batches[0])
-        mixed = self.recipe.mix(batch, self.info.num_classes, self.seed, step)
-        self._set_drop_path(step)
-        self.descent.set_learning_rate(step)
-        with self.trainer.autocast():
-            logits, loss = self._forward(mixed)
-        loss.backward()
-        self.descent.step(loss, step)
-        if self.average:
-            self.average.update_parameters(self.network)
-        self.tally.add(loss, logits, batch.labels)
-
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits, and the loss with the auxiliary head's share in it."""
-        output = self.network(batch.images)
-        if not self.recipe.auxiliary_weight:
-            return output, self.recipe.loss(output, batch.labels)
-        logits, auxiliary_logits = output
-        auxiliary_loss = self.recipe.loss(auxiliary_logits, batch.labels)
-        loss = self.recipe.loss(logits, batch.labels) + self.recipe.auxiliary_weight * auxiliary_loss
-        return logits, loss
-
-    def _set_drop_path(self, step: int) -> None:
-        if not self.recipe.drop_path:
-            return
-        rate = self.recipe.drop_path * step / self.descent.num_steps
-        generator = stream(self.seed, "drop path", step, device=self.trainer.device)
-        if set_drop_path(self.network, rate, generator) == 0:
-            raise UnsupportedError(
-                f"recipe.drop_path={self.recipe.drop_path}: this network has no paths to drop. Set it to 0."
-            )
-
-    def end_epoch(self, epoch: int) -> dict[str, Json]:
-        figures = self.tally.figures("train")
-        self.tally = Tally(self.trainer.device)
-        return {**figures, "learning_rate": self.descent.learning_rate}
-
-    def state_dict(self) -> State:
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": self.descent.optimizer.state_dict(),
-            "average": self.average.state_dict() if self.average else None,
-            "tally": self.tally.sums,
-        }
-
-    def load_state_dict(self, state: Mapping[str, object]) -> None:
-        self.network.load_state_dict(cast(dict[str, Tensor], state["network"]))
-        self.descent.optimizer.load_state_dict(cast(State, state["optimizer"]))
-        if self.average:
-            self.average.load_state_dict(cast(dict[str, Tensor], state["average"]))
-        self.tally.sums = cast(Tensor, state["tally"]).to(self.trainer.device)
-
-
-def _average(network: nn.Module, decay: float) -> AveragedModel:
-    """An exponential average whose decay rises to `decay`, so that the first weights are soon forgotten."""
-
-    def update(averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
-        if not averaged.is_floating_point():  # batch norm counts its batches in integers
-            return current
-        weight = torch.as_tensor((1 + num_averaged) / (10 + num_averaged)).clamp(max=decay).to(averaged)
-        return torch.lerp(current, averaged, weight)
-
-    return AveragedModel(network, avg_fn=update, use_buffers=True)
-
-
-def accuracy(network: nn.Module, part: Part, info: ImageInfo, trainer: Trainer, batch_size: int) -> float:
-    """The share of a part's images that a network in evaluation mode gets right, in percent."""
-    batches = Batches(
-        part,
-        info,
-        batch_size=batch_size,
-        seed=0,
-        augmentation=NO_AUGMENTATION,
-        shuffle=False,
-        drop_last=False,
-    )
-    network.eval()
-    correct = torch.zeros((), device=trainer.device)
-    with torch.inference_mode(), trainer.autocast():
-        for plain in batches.steps(0, len(batches)):
-            batch = trainer.arrange(plain)
-            correct += (network(batch.images).argmax(1) == batch.labels).sum()
-    return 100.0 * float(correct) / len(part)

@@ -50,9 +50,9 @@ def test_the_same_seed_finds_the_same(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_search_stopped_in_the_middle_ends_as_one_that_was_not(name: str, tmp_path: Path) -> None:
     whole = search(name, tmp_path / "whole")
+    strategy = make(name, toy_problem())
+    stop_after(strategy, 7)
     with pytest.raises(Interrupted), toy_run(tmp_path / "cut") as run:
-        strategy = make(name, toy_problem())
-        stop_after(strategy, 7)
         strategy.search(run, CountBest())
     with Run.resume(tmp_path / "cut", "search") as run:
         resumed = make(name, toy_problem()).search(run, CountBest())

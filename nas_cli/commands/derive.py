@@ -4,13 +4,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from nas_cli.architecture import Architecture, Json, Option, read_genotype
-from nas_cli.commands.setup import architecture_of, make_genotype, plain, write_drawing
+from nas_cli.commands.setup import (
+    architecture_of,
+    cost_rows,
+    found_by_of,
+    make_genotype,
+    plain,
+    published_cost,
+    write_drawing,
+)
 from nas_cli.config import build
-from nas_cli.cost import cost_of
 from nas_cli.data import ImageInfo
 from nas_cli.errors import ConfigError, RunError
 from nas_cli.progress import print_table
@@ -45,18 +51,20 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
 
 
 def _rows(space: SearchSpace, info: ImageInfo, candidate: Candidate) -> dict[str, str]:
-    with torch.device("meta"):
-        cost = cost_of(space.build(candidate.architecture), info)
     rows = {"genotype": space.spell(candidate.architecture)}
     for name in ("epoch", "score"):
         if name in candidate.found_by:
             rows[name] = f"{candidate.found_by[name]:.6g}"
-    return rows | {"parameters": f"{cost.parameters:,}", "multiply-adds": f"{cost.multiply_adds:,}"}
+    return rows | cost_rows(published_cost(space, candidate.architecture, info))
 
 
 def _choose(search: Run, space: SearchSpace, top: int, epoch: int | None) -> list[Candidate]:
     """The wanted architectures, the best (or newest) first. Raises ConfigError where there are too few."""
     if epoch is not None:
+        if top > 1:
+            raise ConfigError(
+                f"top={top} epoch={epoch}: an epoch holds one architecture. Leave one of them out."
+            )
         return [_of_epoch(search, space, epoch)]
     candidates = _distinct(space, [*_found(search, space), *_scored(search, space), *_epochs(search, space)])
     if not candidates:
@@ -64,7 +72,10 @@ def _choose(search: Run, space: SearchSpace, top: int, epoch: int | None) -> lis
             f"run={search.folder} has no epoch and no evaluation yet. Let it run: {search.resume_command}"
         )
     if top > len(candidates):
-        raise ConfigError(f"top={top}: this search holds {len(candidates)} different architectures.")
+        raise ConfigError(
+            f"top={top}: {search.folder} holds {len(candidates)} different architectures. "
+            f"Give top={len(candidates)} or less."
+        )
     return candidates[:top]
 
 
@@ -73,7 +84,7 @@ def _found(search: Run, space: SearchSpace) -> list[Candidate]:
     if not search.path("genotype.json").exists():
         return []
     genotype = read_genotype(str(search.path("genotype.json")))
-    return [Candidate(architecture_of(genotype, space), dict(getattr(genotype, "found_by", {})))]
+    return [Candidate(architecture_of(genotype, space), found_by_of(genotype))]
 
 
 def _scored(search: Run, space: SearchSpace) -> list[Candidate]:
@@ -107,7 +118,7 @@ def _of_epoch(search: Run, space: SearchSpace, epoch: int) -> Candidate:
     there = (
         f"it has epochs {saved[-1].found_by['epoch']} to {saved[0].found_by['epoch']}"
         if saved
-        else "it has none"
+        else "it has none, so leave epoch out"
     )
     raise ConfigError(f"epoch={epoch}: no such epoch is saved in {search.folder}; {there}.")
 

@@ -37,7 +37,8 @@ def _genotypes() -> dict[str, str]:
 def _origin(genotype: object) -> str:
     found_by = genotype.found_by if isinstance(genotype, Genotype) else {}
     error = found_by.get("cifar10_test_error_percent")
-    return f"{found_by.get('method')} ({found_by.get('paper')}), {error} % test error on CIFAR-10 in its paper"
+    method, paper = found_by.get("method"), found_by.get("paper")
+    return f"{method} ({paper}), {error} % test error on CIFAR-10 in its paper"
 
 
 def _section(title: str, prefix: str, lines: dict[str, str]) -> str:

@@ -2,13 +2,11 @@
 
 import json
 
-import torch
 from omegaconf import DictConfig
 
 from nas_cli.architecture import read_genotype
-from nas_cli.commands.setup import architecture_of
+from nas_cli.commands.setup import architecture_of, cost_rows, published_cost
 from nas_cli.config import build
-from nas_cli.cost import cost_of
 from nas_cli.data import Dataset
 from nas_cli.progress import print_table
 from nas_cli.space import SearchSpace
@@ -19,8 +17,7 @@ def run(config: DictConfig, *, as_json: bool = False) -> None:
     info = build(Dataset, config.dataset).describe()
     space = build(SearchSpace, config.space, info)
     architecture = architecture_of(read_genotype(config.genotype), space)
-    with torch.device("meta"):
-        cost = cost_of(space.build(architecture), info)
+    cost = published_cost(space, architecture, info)
     if as_json:
         figures = {"parameters": cost.parameters, "multiply_adds": cost.multiply_adds}
         print(json.dumps(figures))  # noqa: T201
@@ -30,7 +27,6 @@ def run(config: DictConfig, *, as_json: bool = False) -> None:
         {
             "genotype": space.spell(architecture),
             "images": f"{info.channels} x {info.size} x {info.size}, {info.num_classes} classes",
-            "parameters": f"{cost.parameters:,}",
-            "multiply-adds": f"{cost.multiply_adds:,}",
+            **cost_rows(cost),
         },
     )

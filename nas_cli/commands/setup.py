@@ -8,9 +8,10 @@ from typing import cast
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from nas_cli.architecture import Architecture, Genotype, GenotypeText, Json, Option
+from nas_cli.architecture import Architecture, Genotype, GenotypeText, Json
 from nas_cli.config import build
-from nas_cli.data import Dataset, ImageData
+from nas_cli.cost import Cost, cost_of
+from nas_cli.data import Dataset, ImageData, ImageInfo
 from nas_cli.drawing import png_of, svg_of
 from nas_cli.recipe import Recipe
 from nas_cli.run import Run
@@ -26,11 +27,12 @@ def plain(config: DictConfig) -> dict[str, Json]:
 
 def load_images(config: DictConfig, trainer: Trainer) -> ImageData:
     """The data set in memory, on the device that trains on it; the jobs of a sweep share it."""
-    return _load(json.dumps(plain(config.dataset)), trainer.device)
+    return _load(json.dumps(plain(config.dataset)), Path.cwd(), trainer.device)
 
 
 @lru_cache(maxsize=1)
-def _load(dataset: str, device: torch.device) -> ImageData:
+def _load(dataset: str, where: Path, device: torch.device) -> ImageData:
+    """`where` is what a relative path starts from: the same settings name other images there."""
     return build(Dataset, OmegaConf.create(json.loads(dataset))).load().to(device)
 
 
@@ -53,6 +55,21 @@ def architecture_of(genotype: Genotype | GenotypeText, space: SearchSpace) -> Ar
     return space.architecture_of(genotype.choices)
 
 
+def published_cost(space: SearchSpace, architecture: Architecture, info: ImageInfo) -> Cost:
+    """What the network costs as published, without an auxiliary head; nothing is computed."""
+    with torch.device("meta"):
+        return cost_of(space.build(architecture), info)
+
+
+def cost_rows(cost: Cost) -> dict[str, str]:
+    return {"parameters": f"{cost.parameters:,}", "multiply-adds": f"{cost.multiply_adds:,}"}
+
+
+def found_by_of(genotype: Genotype | GenotypeText) -> dict[str, Json]:
+    """Who found it; a paper's text form does not say."""
+    return dict(genotype.found_by) if isinstance(genotype, Genotype) else {}
+
+
 def write_drawing(run: Run, name: str, space: SearchSpace, architecture: Architecture) -> Path:
     """The cells as `<name>.svg` and `<name>.png`."""
     cells = space.cells(architecture)
@@ -64,12 +81,10 @@ def write_drawing(run: Run, name: str, space: SearchSpace, architecture: Archite
 def make_genotype(
     run: Run, space: SearchSpace, architecture: Architecture, found_by: dict[str, Json]
 ) -> Genotype:
-    """The file form, with the config nodes of the search that it came from."""
-    options: dict[str, Option] = space.options_of(architecture)
-    config = run.config
+    """The file form, with the config nodes of the run that it came from."""
     return Genotype(
-        space=cast(dict[str, Json], config["space"]),
-        choices=options,
-        dataset=cast(dict[str, Json], config["dataset"]),
+        space=cast(dict[str, Json], run.config["space"]),
+        choices=space.options_of(architecture),
+        dataset=cast(dict[str, Json], run.config["dataset"]),
         found_by=found_by,
     )

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from nas_cli.catalogue import did_you_mean
 
 KEY_AND_VALUE = re.compile(r"([~+]{0,2})([\w./@]+)(?:=(.*))?", re.DOTALL)
-NOISE = ("See ", "Search path", "Config search path", "provider=", "full_key", "object_type")
+NOISE = ("See ", "Search path", "Config search path", "provider=", "full_key", "object_type", "reference")
 
 
 def explain(
@@ -23,7 +23,13 @@ def explain(
         reason = str(error).splitlines()[0]
         return f"{error.override} cannot be read: {reason}. Quote text with special signs: \"key='text'\"."
     problems = [*_wrong_options(overrides, offer)] or [*_wrong_keys(overrides, offer, known)]
-    return "\n".join(problems) or _own_words(error)
+    return "\n".join(problems) or f"{_hydras_own(overrides)}{_own_words(error)}"
+
+
+def _hydras_own(overrides: Sequence[str]) -> str:
+    """What is not explained is about Hydra's own settings, where they are given."""
+    given = [override for override in overrides if _split(override)[1].startswith("hydra")]
+    return f"{' '.join(given)}: " if given else ""
 
 
 def keys_of(config: DictConfig) -> list[str]:
@@ -62,15 +68,17 @@ def _wrong_keys(
 
 
 def _hint(key: str, known: Sequence[str]) -> str:
-    """The same setting of another group, else a near name in the same group, else all that the group has."""
-    names = [name for name in known if not name.endswith("_target_")]
+    """The same setting of another group, else a near name beside it, else all that there is beside it."""
+    names = [name for name in dict.fromkeys(known) if not name.endswith("_target_")]
     group, _, setting = key.rpartition(".")
     for name in names:
         if name.rpartition(".")[2] == setting:
             return f" Did you mean {name}?"
     siblings = [name for name in names if name.rpartition(".")[0] == group]
     near = did_you_mean(key, siblings)
-    return near or (f" {group} has: {', '.join(siblings)}." if group and siblings else "")
+    if near or not siblings:
+        return near
+    return f" {group} has: {', '.join(siblings)}." if group else f" There are: {', '.join(siblings)}."
 
 
 def _split(override: str) -> tuple[str, str, str]:

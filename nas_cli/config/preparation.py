@@ -22,7 +22,7 @@ from nas_cli.errors import ConfigError, GenotypeError
 from nas_cli.run import find_latest
 
 OUTPUTS = Path("outputs")
-FREE_TEXT = re.compile(r"(\+{0,2}(?:genotype|run|(?:\w+\.)+path))=(.+)", re.DOTALL)
+FREE_TEXT = re.compile(r"(\+{0,2}(?:genotype|(?:evaluator\.)?run|(?:\w+\.)+path))=(.+)", re.DOTALL)
 GRAMMAR = re.compile(
     r"null|\?\?\?|(\$\{|choice\(|glob\().*|'[^']*'(,'[^']*')*|\"[^\"]*\"(,\"[^\"]*\")*", re.DOTALL
 )
@@ -36,7 +36,10 @@ def prepare(request: Request) -> Request:
     request = replace(request, overrides=quoted)
     if request.command == "derive":
         with composing(request):
-            return _find_latest(request, "run", lambda: find_latest(OUTPUTS, ("search",)))
+            return _find_latest(request, "run", _latest_search)
+    if request.command == "search" and quote("evaluator.run=latest") in quoted:
+        with composing(request):
+            return _find_latest(request, "evaluator.run", _latest_search)
     if request.command in ("retrain", "profile"):
         with composing(request):
             request = _find_latest(request, "genotype", _latest_genotype)
@@ -73,6 +76,10 @@ def _find_latest(request: Request, key: str, find: Callable[[], Path]) -> Reques
         text for text in request.overrides if text not in {override.input_line for override in given}
     )
     return replace(request, overrides=(*others, quote(f"{key}={find()}")))
+
+
+def _latest_search() -> Path:
+    return find_latest(OUTPUTS, ("search",))
 
 
 def _latest_genotype() -> Path:

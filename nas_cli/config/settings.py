@@ -59,17 +59,21 @@ _BOUNDS = {
 }
 
 
-def check(config: DictConfig, needed: Sequence[str] = ()) -> None:
-    """Raises one ConfigError that lists every wrong setting and every needed one that is not there."""
-    values = _plain_values(config)
-    problems = [f"{key}= is needed{_allowed(key)}." for key in needed if key not in values]
+def check(config: DictConfig, settings: Sequence[str] | None = None) -> None:
+    """Raises one ConfigError that lists every wrong setting; builds nothing.
+
+    `settings`: the groups and plain settings that the command takes, all of which it needs.
+    """
+    values, known = _plain_values(config), [*KINDS, *PLAIN] if settings is None else settings
+    problems = [f"{key}= is needed{_allowed(key)}." for key in settings or () if key not in values]
     for key, value in values.items():
-        if key in KINDS:
+        if key not in known:
+            hint = did_you_mean(key, known) or f" There are: {', '.join(known)}."
+            problems.append(f"{key}: there is no such setting.{hint}")
+        elif key in KINDS:
             problems += _group_problems(key, value)
-        elif key in PLAIN:
-            problems += _value_problems(key, value, PLAIN[key])
         else:
-            problems.append(f"{key}: there is no such setting.{did_you_mean(key, [*KINDS, *PLAIN])}")
+            problems += _value_problems(key, value, PLAIN[key])
     _raise(problems)
 
 
@@ -133,7 +137,7 @@ def _target_problems(group: str, values: Mapping[str, Any], kind: type) -> list[
     target = values.get("_target_")
     if not isinstance(target, str):
         given = f"={_spell(target)}: must be" if "_target_" in values else " is needed:"
-        return [f"{group}._target_{given} the class to build, a subclass of {kind.__module__}.{kind.__name__}."]
+        return [f"{group}._target_{given} the name of a subclass of {kind.__module__}.{kind.__name__}."]
     try:
         found = _load(target)
     except ConfigError as error:

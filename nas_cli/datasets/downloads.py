@@ -13,7 +13,6 @@ from nas_cli.data import Dataset, ImageData, ImageInfo, Images
 from nas_cli.datasets.assembly import assemble
 from nas_cli.errors import DataError
 
-
 SHAPES = {
     "cifar10": (3, 32, 10),
     "cifar100": (3, 32, 100),

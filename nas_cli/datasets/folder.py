@@ -105,7 +105,9 @@ class Folder(Dataset):
         """The names of the classes, the training and the test files."""
         root = Path(self.path).expanduser()
         if not root.is_dir():
-            raise DataError(f"{self._source}: there is no such folder.")
+            raise DataError(
+                f"{self._source}: there is no such folder. Give the folder that holds one folder a class."
+            )
         class_names = _class_names(root / "train")
         if class_names:
             return class_names, *self._given_parts(root, class_names)

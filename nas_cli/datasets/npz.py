@@ -63,7 +63,7 @@ class Npz(Dataset):
     def _read(self) -> Mapping[str, Array]:
         file = Path(self.path).expanduser()
         if not file.is_file():
-            raise DataError(f"{self._source}: there is no such file.")
+            raise DataError(f"{self._source}: there is no such file. Give an .npz file with {NEEDED}.")
         known = {name for layout in LAYOUTS for pair in layout for name in pair} | {"class_names"}
         try:
             archive = np.load(file, allow_pickle=False)

@@ -5,11 +5,12 @@ import time
 
 from nas_cli.architecture import Architecture
 from nas_cli.evaluator import Evaluation, Evaluator
+from nas_cli.network_training import NetworkTraining, accuracy
 from nas_cli.recipe import Count
 from nas_cli.seeds import seeded
 from nas_cli.strategy import Problem
 from nas_cli.supernet import Supernet
-from nas_cli.training import NetworkTraining, accuracy, run_epochs
+from nas_cli.training import run_epochs
 
 
 class FromScratch(Evaluator):

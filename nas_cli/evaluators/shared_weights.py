@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from nas_cli.architecture import Architecture
-from nas_cli.data import Batches
+from nas_cli.data import Batches, ImageInfo
 from nas_cli.errors import ConfigError, RunError
 from nas_cli.evaluator import Evaluation, Evaluator
+from nas_cli.network_training import accuracy
 from nas_cli.recipe import Count
-from nas_cli.run import Run
+from nas_cli.run import Run, find_run
 from nas_cli.strategy import Problem
 from nas_cli.supernet import Supernet
-from nas_cli.training import accuracy
 
 
 class SharedWeights(Evaluator):
@@ -24,7 +24,8 @@ class SharedWeights(Evaluator):
 
     The batch statistics of a path are not those of the supernet, so they are measured again on
     `recalibration_batches` batches of the weights' part (arXiv:1904.00420). `run` names the search that
-    trained the supernet; a strategy that shares weights brings its own.
+    trained the supernet, whose seed and recipe then say which images its weights have not seen; a
+    strategy that shares weights brings its own.
     """
 
     def __init__(
@@ -41,9 +42,15 @@ class SharedWeights(Evaluator):
             )
         self.problem = problem
         self.recalibration_batches = recalibration_batches
-        self.supernet = supernet or _trained_supernet(problem, run)
-        weights_part, self.score_part = problem.data.split(problem.recipe.weights_share, problem.seed)
         info, recipe = problem.data.info, problem.recipe
+        weights_share, split_seed = recipe.weights_share, problem.seed
+        if supernet is None:
+            search = _search_of(run, info)
+            supernet = _trained_supernet(problem, search)
+            settings = cast(Mapping[str, float], search.config["recipe"])
+            weights_share, split_seed = settings["weights_share"], cast(int, search.config["seed"])
+        self.supernet = supernet
+        weights_part, self.score_part = problem.data.split(weights_share, split_seed)
         self.batches = Batches(
             weights_part,
             info,
@@ -57,30 +64,42 @@ class SharedWeights(Evaluator):
         trainer = self.problem.trainer
         network = trainer.place(self.supernet.cut_out(architecture))
         batches = self.batches.steps(0, self.recalibration_batches)
-        update_bn((trainer.arrange(batch).images for batch in batches), network)
+        with trainer.autocast():
+            update_bn((trainer.arrange(batch).images for batch in batches), network)
         size = self.problem.recipe.batch_size
         score = accuracy(network, self.score_part, self.problem.data.info, trainer, size)
         return Evaluation(score, time.perf_counter() - started)
 
 
-def _trained_supernet(problem: Problem, run: str | None) -> Supernet:
+def _search_of(run: str | None, info: ImageInfo) -> Run:
+    """The search that trained the supernet, on the same images as this one."""
     if run is None:
         raise ConfigError(
             "evaluator.run= is needed: the folder of the search that trained the supernet, for instance "
             "evaluator.run=outputs/search/<stamp> of a `nas search strategy=darts`."
         )
-    saved = Run.open(Path(run)).load_checkpoint()
-    if saved is None:
+    search = Run.open(find_run(run, Path("outputs"), "search"))
+    if search.read_json("images.json") != info.to_json():
         raise RunError(
-            f"evaluator.run={run}: this search has saved no supernet. Name one that shares weights."
+            f"evaluator.run={run}: its supernet was trained on other images. "
+            "Give this search the same dataset, or name another run."
+        )
+    return search
+
+
+def _trained_supernet(problem: Problem, search: Run) -> Supernet:
+    saved = search.load_checkpoint() or {}
+    work = cast(Mapping[str, object], saved.get("work", {}))
+    if "supernet" not in work:
+        raise RunError(
+            f"evaluator.run={search.folder}: this run holds no supernet. Name a search that shares weights."
         )
     supernet = problem.trainer.place(problem.space.build_supernet(problem.supernet))
-    work = cast(Mapping[str, object], saved["work"])
     try:
         supernet.load_state_dict(cast(Mapping[str, Tensor], work["supernet"]))
-    except (KeyError, RuntimeError) as error:
+    except RuntimeError as error:
         raise RunError(
-            f"evaluator.run={run}: its supernet is of another space or of other settings of it. "
+            f"evaluator.run={search.folder}: its supernet is of another space or of other settings of it. "
             "Give this search the same space.* and supernet.* settings, or name another run."
         ) from error
     return supernet

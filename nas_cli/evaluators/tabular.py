@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -44,12 +45,14 @@ class Tabular(Evaluator):
         self.fidelity = fidelity
         self.budget_seconds = budget_seconds
         self._column("val", fidelity)
+        self._column("test", EPOCHS_OF_TABLE)
+        self._column("train_seconds", EPOCHS_OF_TABLE)
         self._check_space(path)
 
     def evaluate(self, architecture: Architecture, fidelity: int | None = None) -> Evaluation:
         epochs = fidelity or self.fidelity
         row = self.table.rows[self.space.spell(architecture)]
-        seconds = self.table.columns[f"{self.dataset}_train_seconds{EPOCHS_OF_TABLE}"][row]
+        seconds = self._column("train_seconds", EPOCHS_OF_TABLE)[row]
         return Evaluation(self._column("val", epochs)[row], seconds * epochs / EPOCHS_OF_TABLE)
 
     def report(self, architecture: Architecture) -> Mapping[str, float]:
@@ -61,8 +64,8 @@ class Tabular(Evaluator):
         if name not in self.table.columns:
             known = sorted(column for column in self.table.columns if f"_{part}" in column)
             raise ConfigError(
-                f"evaluator.dataset={self.dataset} evaluator.fidelity={epochs}: the table has no column "
-                f"{name}. It has {', '.join(known)}."
+                f"evaluator.dataset={self.dataset} evaluator.fidelity={self.fidelity}: the table has no "
+                f"column {name}. It has {', '.join(known) or f'no {part} columns'}."
             )
         return self.table.columns[name]
 
@@ -75,12 +78,12 @@ class Tabular(Evaluator):
             )
 
 
+@dataclass(frozen=True, slots=True)
 class Table:
     """A benchmark's file in memory: the row of each architecture's spelling, and the columns of numbers."""
 
-    def __init__(self, rows: Mapping[str, int], columns: Mapping[str, list[float]]) -> None:
-        self.rows = rows
-        self.columns = columns
+    rows: Mapping[str, int]
+    columns: Mapping[str, list[float]]
 
 
 @lru_cache(maxsize=4)
@@ -95,7 +98,9 @@ def read_table(path: str) -> Table:
                 if arrays[name].ndim == 1 and arrays[name].dtype.kind == "f"
             }
     except FileNotFoundError as error:
-        raise DataError(f"evaluator.path={path}: there is no such file.") from error
+        raise DataError(
+            f"evaluator.path={path}: there is no such file. Give the .npz file of a benchmark's table."
+        ) from error
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
             f"evaluator.path={path} is no benchmark table: an .npz file with the array `arch` and columns "

@@ -10,8 +10,9 @@ signals.py      SIGINT and SIGTERM as a request to stop
 tensorboard.py  tensorboard/
 """
 
+from nas_cli.run.checkpoint import read_archive
 from nas_cli.run.files import write_atomically
 from nas_cli.run.lookup import find_latest, find_run
 from nas_cli.run.run import Run
 
-__all__ = ["Run", "find_latest", "find_run", "write_atomically"]
+__all__ = ["Run", "find_latest", "find_run", "read_archive", "write_atomically"]

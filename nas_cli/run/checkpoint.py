@@ -30,8 +30,8 @@ def load(path: Path, fingerprint: str, resume: str) -> dict[str, object] | None:
     """
     if not path.exists():
         return None
-    content = _read(path)
-    if content is None:
+    content = read_archive(path)
+    if content is None or content.keys() != {"format", "fingerprint", "state"}:
         raise RunError(
             f"{path} is damaged or no checkpoint of `nas`. Remove that file and give `{resume}`: "
             "the run then begins anew with the same settings."
@@ -51,8 +51,8 @@ def load(path: Path, fingerprint: str, resume: str) -> dict[str, object] | None:
     return state
 
 
-def _read(path: Path) -> dict[str, object] | None:
-    """The content of the file; None where it is not one that `save` wrote.
+def read_archive(path: Path) -> dict[str, object] | None:
+    """What `torch.save` wrote of a dictionary of plain values; None where the file is damaged or another.
 
     torch does not look at the checksums of its own archive, so that a flipped bit would become a wrong
     weight; zipfile does.
@@ -66,8 +66,7 @@ def _read(path: Path) -> dict[str, object] | None:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError):
         return None
-    whole = isinstance(content, dict) and content.keys() == {"format", "fingerprint", "state"}
-    return content if whole else None
+    return content if isinstance(content, dict) else None
 
 
 def _check_plain(value: object, where: str) -> None:

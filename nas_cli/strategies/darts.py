@@ -27,6 +27,9 @@ class Darts(WeightSharingStrategy):
     differentiating twice, `finite_differences` as the paper (equation 8), whose step is
     `finite_difference_step` over the vector's norm. The first `warmup_epochs` train the weights alone.
 
+    A step costs 3.9 times the time of first order and 3.1 times its memory with the exact product, 2.6 and
+    1.3 times with finite differences (`benchmarks/darts_orders.py`: 8 cells, 16 channels, batch 32).
+
     Deviations: the learning rate of the weights is stepped along its cosine at every step, not epoch;
     the search network's accuracy is that of the batches the architecture descends on.
     """
@@ -111,7 +114,7 @@ class Darts(WeightSharingStrategy):
             len(self.logits),
         )
         norm = torch.sqrt(sum(((part**2).sum() for part in vector), torch.zeros((), device=vector[0].device)))
-        step = self.finite_difference_step / norm
+        step = self.finite_difference_step / norm.clamp_min(1e-12)  # where no weight matters, none is moved
         above, below = (self._logit_gradient_at(train, weights, vector, shift) for shift in (step, -step))
         return [
             gradient - descent.learning_rate * (plus - minus) / (2 * step)
@@ -164,9 +167,10 @@ def virtual_step(
     for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
         change = gradient + recipe.weight_decay * weight
         momentum = descent.optimizer.state[weight].get("momentum_buffer")
-        if momentum is not None:
-            change = change + recipe.momentum * momentum
-        moved[name] = weight - rate * change
+        velocity = change if momentum is None else change + recipe.momentum * momentum
+        if recipe.nesterov:
+            velocity = change + recipe.momentum * velocity
+        moved[name] = weight - rate * velocity
     return moved
 
 

@@ -225,7 +225,10 @@ def test_nothing_but_unreadable_images_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "x") == f"dataset.path={tmp_path / 'x'}: there is no such folder."
+    assert refusal(tmp_path / "x") == (
+        f"dataset.path={tmp_path / 'x'}: there is no such folder. "
+        "Give the folder that holds one folder a class."
+    )
 
 
 def test_a_folder_without_class_folders_is_refused(tmp_path: Path) -> None:
