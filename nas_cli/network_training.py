@@ -14,7 +14,7 @@ from nas_cli.recipe import Recipe
 from nas_cli.seeds import stream
 from nas_cli.trainer import Trainer
 from nas_cli.training import Descent, EpochWork, State, Tally
-from nas_cli.weight_average import WeightAverage
+from nas_cli.weight_average import average_of
 
 
 class NetworkTraining(EpochWork):
@@ -43,14 +43,14 @@ class NetworkTraining(EpochWork):
         self.steps_per_epoch = recipe.steps_per_epoch or len(self.data)
         self.images_per_step = recipe.batch_size
         self.descent = Descent(network.parameters(), recipe, self.epochs, self.steps_per_epoch)
-        self.average = WeightAverage(network, recipe.average_decay) if recipe.average_decay else None
+        self.average = average_of(network, recipe.average_decay) if recipe.average_decay else None
         self.tally = Tally(trainer.device)
         self._set_drop_path(0)
 
     @property
     def trained(self) -> nn.Module:
         """The network to be used: the average of the weights where the recipe asks for it."""
-        return self.average.network if self.average else self.network
+        return self.average.module if self.average else self.network
 
     def start_epoch(self, epoch: int) -> None:
         self.network.train()
@@ -68,7 +68,7 @@ class NetworkTraining(EpochWork):
         loss.backward()
         self.descent.step(loss, step)
         if self.average:
-            self.average.update(self.network, step)
+            self.average.update_parameters(self.network)
         self.tally.add(loss, logits, batch.labels)
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -103,7 +103,7 @@ class NetworkTraining(EpochWork):
         return {
             "network": self.network.state_dict(),
             "optimizer": self.descent.optimizer.state_dict(),
-            "average": self.average.network.state_dict() if self.average else None,
+            "average": self.average.state_dict() if self.average else None,
             "tally": self.tally.sums,
         }
 
@@ -111,7 +111,7 @@ class NetworkTraining(EpochWork):
         self.network.load_state_dict(cast(dict[str, Tensor], state["network"]))
         self.descent.optimizer.load_state_dict(cast(State, state["optimizer"]))
         if self.average:
-            self.average.network.load_state_dict(cast(dict[str, Tensor], state["average"]))
+            self.average.load_state_dict(cast(dict[str, Tensor], state["average"]))
         self.tally.load(cast(Tensor, state["tally"]))
 
 

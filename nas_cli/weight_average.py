@@ -1,33 +1,25 @@
 """An exponential average of a network's weights, which often tests better than the last weights."""
 
-import copy
-import itertools
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 
-class WeightAverage:
-    """A copy of the network whose weights and batch statistics follow it slowly.
+def average_of(network: nn.Module, decay: float) -> AveragedModel:
+    """torch's AveragedModel of weights and batch statistics, for `update_parameters` after each step.
 
-    The decay rises to `decay` over the first steps, so that the first weights are soon forgotten. torch's
-    AveragedModel would wait for a GPU once a parameter and step, as it sends the step's number there.
+    The decay rises to `decay` over the first steps, so that the first weights are soon forgotten. It is
+    computed from the count that AveragedModel keeps on the host: no device is waited for.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.network = copy.deepcopy(network)
-        self.decay = decay
-
     @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for averaged, current in zip(_tensors(self.network), _tensors(network), strict=True):
-            if averaged.is_floating_point():
-                averaged.lerp_(current, 1 - decay)
-            else:  # batch norm counts its batches in integers
-                averaged.copy_(current)
+    def update(averages: list[Tensor], currents: list[Tensor], num_averaged: Tensor | int) -> None:
+        count = int(average.n_averaged)
+        share = 1 - min(decay, (1 + count) / (10 + count))
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, currents, share)
+        else:  # batch norm counts its batches in integers
+            torch._foreach_copy_(averages, currents)
 
-
-def _tensors(network: nn.Module) -> Iterator[Tensor]:
-    return itertools.chain(network.parameters(), network.buffers())
+    average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)  # type: ignore[arg-type]
+    return average
