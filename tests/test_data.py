@@ -1,7 +1,6 @@
 """Batches, augmentation, splits, and what is told of images."""
 
 import json
-import math
 
 import pytest
 import torch
@@ -215,24 +214,3 @@ def test_a_wrong_info_is_refused_by_its_entry() -> None:
     del content["class_names"]
     with pytest.raises(DataError, match="wrong at 'class_names'"):
         ImageInfo.from_json(content)
-
-
-@pytest.mark.slow
-def test_fifty_thousand_images_a_second() -> None:
-    import time
-
-    images = some_images(4096, channels=3, size=32)
-    reader = Batches(
-        images,
-        info(3, 32),
-        batch_size=128,
-        seed=0,
-        augmentation=Augmentation(shift=4, mirror=True, cutout=16),
-    )
-    fastest = math.inf
-    for repeat in range(5):
-        start = time.process_time()
-        for _ in reader.steps(32 * repeat, 32 * (repeat + 1)):
-            pass
-        fastest = min(fastest, time.process_time() - start)
-    assert 4096 / fastest > 50_000
