@@ -2,6 +2,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
+# The networks of the tests are so small that a second thread only waits
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest
 
 .PHONY: quickstart test test-all check bench
 
@@ -12,10 +14,10 @@ quickstart: $(VENV)/.installed
 	$(BIN)/nas retrain
 
 test: check
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: check
-	$(BIN)/pytest
+	$(PYTEST)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check

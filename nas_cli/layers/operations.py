@@ -25,6 +25,21 @@ class Zero(nn.Module):
         return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
 
 
+class PointwiseConv(nn.Conv2d):
+    """A 1x1 convolution. It takes every second pixel before it convolves, not while it does.
+
+    The weights' gradient of a strided 1x1 convolution is written past its memory by oneDNN, where
+    images are channels_last and channels are few: wrong numbers or a crash (oneDNN issue 6035).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__(in_channels, out_channels, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = self.stride
+        return F.conv2d(x[:, :, ::rows, ::columns], self.weight)
+
+
 class FactorizedReduce(nn.Module):
     """Halve the size: two 1x1 convolutions of stride 2, the second one pixel further, side by side.
 
@@ -34,8 +49,8 @@ class FactorizedReduce(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, affine: bool) -> None:
         super().__init__()
         half = out_channels // 2
-        self.even = nn.Conv2d(in_channels, out_channels - half, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(in_channels, half, 1, stride=2, bias=False)
+        self.even = PointwiseConv(in_channels, out_channels - half, stride=2)
+        self.odd = PointwiseConv(in_channels, half, stride=2)
         self.norm = nn.BatchNorm2d(out_channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,7 +71,11 @@ class ReluConvBN(nn.Module):
         self, in_channels: int, out_channels: int, kernel: int, stride: int, padding: int, *, affine: bool
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False)
+        self.conv = (
+            PointwiseConv(in_channels, out_channels, stride)
+            if (kernel, padding) == (1, 0)
+            else nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False)
+        )
         self.norm = nn.BatchNorm2d(out_channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from nas_cli.errors import UnsupportedError
-from nas_cli.layers.operations import OPERATIONS, FactorizedReduce, make_operation
+from nas_cli.layers.operations import OPERATIONS, FactorizedReduce, ReluConvBN, make_operation
 
 
 @pytest.mark.parametrize("size", [8, 5, 2, 1])
@@ -49,3 +49,20 @@ def test_the_second_half_of_a_factorized_reduce_sees_the_other_pixels() -> None:
     nn.init.ones_(reduce.odd.weight)
     reduced = reduce(torch.arange(1.0, 17.0).reshape(1, 1, 4, 4)).round()
     assert reduced[0].tolist() == [[[1, 3], [9, 11]], [[6, 8], [14, 16]]]
+
+
+@pytest.mark.parametrize("operation", ["factorized reduce", "1x1 convolution"])
+def test_few_channels_of_large_images_are_halved_within_their_memory(operation: str) -> None:
+    """oneDNN writes past it in the backward pass of a strided 1x1 convolution (its issue 6035)."""
+    gradients = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        layer = (
+            FactorizedReduce(4, 4, affine=False)
+            if operation == "factorized reduce"
+            else ReluConvBN(4, 4, 1, 2, 0, affine=False)
+        ).to(memory_format=layout)
+        images = torch.randn(4, 4, 56, 56).contiguous(memory_format=layout)
+        layer(images).pow(3).sum().backward()
+        gradients.append(next(layer.parameters()).grad)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-3)
