@@ -38,3 +38,9 @@ def test_undecided_gates_are_told_and_decided_ones_are_not() -> None:
     assert note is not None
     assert note.startswith("The gates are almost undecided (entropy 1.000 of 1)")
     assert undecided_note(0.5) is None
+
+
+def test_a_row_of_one_candidate_decides_nothing() -> None:
+    alone = Gate.soft(torch.ones(2, 1))
+    assert gate_entropy([alone]) == 0.0
+    assert gate_entropy([alone, Gate.soft(torch.full((1, 4), 0.25))]) == pytest.approx(1.0)

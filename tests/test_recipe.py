@@ -53,3 +53,28 @@ def test_a_schedule_that_would_rise_is_refused() -> None:
 def test_nesterov_needs_momentum() -> None:
     with pytest.raises(ConfigError, match="nesterov"):
         Recipe(nesterov=True, momentum=0.0)
+
+
+def test_the_cosine_begins_where_the_warm_up_ends() -> None:
+    recipe = Recipe(learning_rate=0.1, final_learning_rate=0.02, warmup_epochs=2)
+    rates = [recipe.learning_rate_at(step, 10, 120) for step in (20, 70, 120)]
+    assert rates == pytest.approx([0.1, 0.06, 0.02])
+
+
+def test_without_mixing_a_batch_is_left_as_it_is() -> None:
+    batch = Batch(torch.ones(4, 1, 8, 8), torch.zeros(4).long())
+    assert Recipe().mix(batch, 2, seed=0, step=0) is batch
+
+
+def test_classes_and_their_shares_have_the_same_loss() -> None:
+    logits, labels = torch.tensor([[2.0, 0.0], [1.0, 3.0]]), torch.tensor([0, 1])
+    recipe = Recipe(label_smoothing=0.1)
+    assert float(recipe.loss(logits, labels)) == pytest.approx(float(recipe.loss(logits, torch.eye(2))))
+
+
+def test_label_smoothing_gives_a_share_of_the_label_to_all_classes() -> None:
+    logits, label = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
+    right, wrong = (-logits.log_softmax(1)[0]).tolist()
+    assert float(Recipe(label_smoothing=0.1).loss(logits, label)) == pytest.approx(
+        0.95 * right + 0.05 * wrong
+    )

@@ -10,10 +10,11 @@ from torch.func import functional_call
 from nas_cli.data import Batch, ImageInfo
 from nas_cli.recipe import Recipe
 from nas_cli.spaces.nasbench201 import NasBench201
-from nas_cli.strategies.darts import Darts
+from nas_cli.strategies.darts import Darts, virtual_step
 from nas_cli.strategy import Problem
 from nas_cli.supernet import Gate, SupernetOptions
 from nas_cli.trainer import Trainer
+from nas_cli.training import Descent
 from tests.toy import toy_images
 
 INFO = ImageInfo(channels=1, size=8, class_names=("a", "b"), mean=(0.5,), std=(0.25,), mirror=True)
@@ -117,3 +118,16 @@ def test_the_architecture_rests_while_the_weights_warm_up() -> None:
     darts.start_epoch(0)
     darts.update_architecture(random_batch(1), random_batch(2), darts.descent)
     assert all(torch.equal(rows, old) for rows, old in zip(darts.logits, before, strict=True))
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_virtual_step_is_the_one_that_the_optimiser_takes(nesterov: bool) -> None:
+    weight, recipe = nn.Parameter(torch.tensor([1.0, -2.0])), Recipe(nesterov=nesterov, gradient_clip=0.0)
+    descent = Descent([weight], recipe, epochs=1, steps_per_epoch=10)
+    for step in range(3):
+        gradient = torch.tensor([0.5, 2.0]) * (step + 1)
+        virtual = virtual_step({"weight": weight}, [gradient], descent)["weight"].detach()
+        loss = (gradient * weight).sum()
+        loss.backward()
+        descent.step(loss, step)
+        torch.testing.assert_close(weight.detach(), virtual)
