@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from nas_cli.architecture import Genotype, GenotypeText, published_names, read_genotype
+from nas_cli.architecture import Architecture, Genotype, GenotypeText, published_names, read_genotype
 from nas_cli.config import build
 from nas_cli.cost import count_parameters
 from nas_cli.errors import ConfigError, GenotypeError, UnsupportedError
@@ -45,8 +45,8 @@ def published(name: str) -> Genotype:
     return genotype
 
 
-def parse(text: str) -> None:
-    small_space().parse(GenotypeText(text))
+def parse(text: str) -> Architecture:
+    return small_space().parse(GenotypeText(text))
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
@@ -219,7 +219,7 @@ def test_darts_text_form_is_read_and_written() -> None:
 
 def test_a_text_form_is_read_after_a_name_and_in_a_log_line() -> None:
     for before in ("DARTS_V2 = ", "2018-06-01 12:00:00 genotype = "):
-        parse(before + DARTS_V2)
+        assert parse(before + DARTS_V2) == parse(DARTS_V2)
 
 
 @pytest.mark.parametrize(
