@@ -9,23 +9,24 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from nas_cli.architecture import Architecture
 from nas_cli.space import SearchSpace
-from nas_cli.supernet import Gate
 
 SKIP = "skip_connect"
 
 
-def gate_entropy(gates: Sequence[Gate]) -> float:
+def gate_entropy(weights: Sequence[Tensor]) -> float:
     """Mean entropy of the gates' rows as a share of its maximum: 1 undecided, 0 one candidate each.
 
-    A row of one candidate decides nothing and is not counted; without any other the entropy is 0.
+    Each row counts as shares of its sum. A row of one candidate decides nothing and is not counted; without
+    any other the entropy is 0.
     """
     rows = [
-        torch.special.entr(gate.weights).sum(1) / math.log(gate.weights.shape[1])
-        for gate in gates
-        if gate.weights.shape[1] > 1
+        torch.special.entr(gate / gate.sum(1, keepdim=True)).sum(1) / math.log(gate.shape[1])
+        for gate in weights
+        if gate.shape[1] > 1
     ]
     return float(torch.cat(rows).mean()) if rows else 0.0
 

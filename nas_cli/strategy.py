@@ -7,8 +7,8 @@ supernet and what it knows of the gates in turn, then derives an architecture.
 import itertools
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import cast
 
 import torch
@@ -22,7 +22,7 @@ from nas_cli.evaluator import Evaluation, Evaluator
 from nas_cli.progress import Progress
 from nas_cli.recipe import Count, Recipe
 from nas_cli.run import Run
-from nas_cli.seeds import seed_for, seeded
+from nas_cli.seeds import seed_for, seeded, stream
 from nas_cli.space import SearchSpace
 from nas_cli.supernet import Gate, Supernet, SupernetOptions
 from nas_cli.trainer import Trainer
@@ -145,11 +145,13 @@ class WeightSharingStrategy(Strategy, EpochWork):
     """Trains a supernet's weights and the architecture in turn, then derives.
 
     For each step the loop asks `update_architecture` (which may do nothing) and then trains the weights
-    under `paths`. `start_epoch` must depend on the epoch alone, as it is called again after a resume;
-    what else the strategy learns is in `architecture_state`.
+    under `paths`. Whatever is drawn at a step comes from `draws`, which depends on the step alone.
+    `start_epoch` must depend on the epoch alone, as it is called again after a resume; what else the
+    strategy learns is in `architecture_state`.
     """
 
     supernet: Supernet
+    draws: torch.Generator
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
@@ -173,6 +175,7 @@ class WeightSharingStrategy(Strategy, EpochWork):
         self.steps_per_epoch = recipe.steps_per_epoch or len(self.train_data)
         self.images_per_step = 2 * size
         self.descent = Descent(self.supernet.parameters(), recipe, self.epochs, self.steps_per_epoch)
+        self.draws = stream(problem.seed, "paths", 0)
         self.train_tally, self.valid_tally = Tally(trainer.device), Tally(trainer.device)
         self.log, self.told = logging.getLogger(__name__), ""
 
@@ -184,13 +187,31 @@ class WeightSharingStrategy(Strategy, EpochWork):
     def update_architecture(self, train: Batch, valid: Batch, descent: Descent) -> None:
         """Learn which gates are good; `train` is the batch that the weights are trained on next."""
 
-    @abstractmethod
-    def derive(self, run: Run) -> Architecture:
-        """The architecture that the search ends with."""
+    def derive(self, run: Run, evaluator: Evaluator) -> Architecture:
+        """The architecture that the search ends with: what the gate weights point at, or what a search finds.
+
+        `evaluator` scores architectures with the trained weights.
+        """
+        architecture = self.current()
+        assert architecture is not None, "a strategy without gate weights overrides derive"
+        return architecture
+
+    def gate_weights(self) -> list[Tensor] | None:
+        """The normalised weights of every gate as learned so far, without gradients; None where none are."""
+        return None
 
     def current(self) -> Architecture | None:
-        """What would be derived now, for the record of each epoch; None where that takes a search."""
-        return None
+        """What the gate weights point at now, for the record of each epoch."""
+        weights = self.gate_weights()
+        return None if weights is None else self.supernet.discretise(weights)
+
+    def validate(self, batch: Batch, gates: Sequence[Gate]) -> tuple[Tensor, Tensor]:
+        """Loss and logits of a batch of the architecture's part under the gates, counted in the figures."""
+        with self.problem.trainer.autocast():
+            logits = self.supernet(batch.images, gates)
+            loss = self.loss(logits, batch.labels, batch.images)
+        self.valid_tally.add(loss, logits, batch.labels)
+        return loss, logits
 
     def architecture_state(self) -> State:
         return {}
@@ -204,9 +225,10 @@ class WeightSharingStrategy(Strategy, EpochWork):
     def search(self, run: Run, evaluator: Evaluator) -> Found:
         self.log = run.log
         run_epochs(self, run, "search")
-        architecture = self.derive(run)
+        architecture = self.derive(run, evaluator)
         self._watch(architecture)
-        if self.current() is not None and (note := undecided_note(gate_entropy(self.paths()[0]))):
+        weights = self.gate_weights()
+        if weights is not None and (note := undecided_note(gate_entropy(weights))):
             self.log.info(note)
         return Found(architecture, evaluator.evaluate(architecture))
 
@@ -218,6 +240,7 @@ class WeightSharingStrategy(Strategy, EpochWork):
 
     def step(self, step: int, *batches: Batch) -> None:
         train, valid = (self.problem.trainer.arrange(batch) for batch in batches)
+        self.draws = stream(self.problem.seed, "paths", step)
         self.descent.set_learning_rate(step)
         self.update_architecture(train, valid, self.descent)
         self._train_weights(train, step)
@@ -243,14 +266,14 @@ class WeightSharingStrategy(Strategy, EpochWork):
         device = self.problem.trainer.device
         self.train_tally, self.valid_tally = Tally(device), Tally(device)
         record: dict[str, Json] = {**figures, "learning_rate": self.descent.learning_rate}
-        architecture = self.current()
-        if architecture is None:
+        weights, architecture = self.gate_weights(), self.current()
+        if weights is None or architecture is None:
             return record
         shares = skip_shares(self.problem.space, architecture)
         self._watch(architecture)
         return {
             **record,
-            "gate_entropy": gate_entropy(self.paths()[0]),
+            "gate_entropy": gate_entropy(weights),
             **{f"skip_share_{cell}": share for cell, share in shares.items()},
             "choices": dict(self.problem.space.options_of(architecture)),
         }
@@ -264,6 +287,7 @@ class WeightSharingStrategy(Strategy, EpochWork):
     def state_dict(self) -> State:
         return {
             "supernet": self.supernet.state_dict(),
+            "supernet_options": asdict(self.problem.supernet),
             "optimizer": self.descent.optimizer.state_dict(),
             "train_tally": self.train_tally.sums,
             "valid_tally": self.valid_tally.sums,

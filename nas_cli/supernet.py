@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from nas_cli.architecture import Architecture
+from nas_cli.errors import UnsupportedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +42,40 @@ class Gate:
         return Gate(weights.to(device=like.device, dtype=like.dtype), active)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+Form = Literal["side_by_side", "elastic"]
+
+
+@dataclass(frozen=True, slots=True)
 class SupernetOptions:
     """How a supernet is built; a space refuses what it cannot do with `UnsupportedError`.
 
-    `plain` computes every candidate by its definition, one at a time: the slow form that tests
-    hold the fast one to.
+    What a strategy's paper needs comes first. `partial_channels` K: the candidates see one in K of the
+    channels and the rest passes by, scaled by the sum of the row's weights (arXiv:1907.05737). `form`:
+    candidates with weights of their own (`side_by_side`) or cut from one set of weights (`elastic`); None is
+    the space's own.
+
+    The rest is the user's. `plain` computes every candidate by its definition, one at a time: the slow
+    form that tests hold the fast one to.
     """
 
+    partial_channels: int = 1
+    form: Form | None = None
+    _: KW_ONLY
     plain: bool = False
+
+    def form_of(self, *offered: Form) -> Form:
+        """The wanted form, or the first one that the space offers. Raises UnsupportedError on another."""
+        if self.form is None or self.form in offered:
+            return self.form or offered[0]
+        raise UnsupportedError(_OTHER_FORM[self.form])
+
+
+_OTHER_FORM: dict[Form, str] = {
+    "elastic": "This strategy needs elastic layers, and in this space each candidate has weights of its own. "
+    "Choose space=mobilenet or space=macro.",
+    "side_by_side": "This strategy needs candidates with weights of their own, and in this space all are cut "
+    "from one set of weights. Choose another space, such as space=darts or space=mobilenet.",
+}
 
 
 class Supernet(nn.Module, ABC):
@@ -60,6 +87,21 @@ class Supernet(nn.Module, ABC):
 
     gate_shapes: tuple[tuple[int, int], ...]
     candidates: tuple[tuple[str, ...], ...]
+
+    @property
+    def row_groups(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """Which rows (gate, row) are summed at one node; elsewhere every row is a group of its own."""
+        return tuple(((gate, row),) for gate, (rows, _) in enumerate(self.gate_shapes) for row in range(rows))
+
+    def candidate_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
+        """The modules, all over the network, that run where this candidate is picked.
+
+        Raises UnsupportedError where candidates are no modules of their own.
+        """
+        raise UnsupportedError(
+            f"The candidates of {type(self).__name__} are no modules of their own: there is nothing to time. "
+            "Choose a space whose candidates stand side by side, such as space=darts."
+        )
 
     @abstractmethod
     def forward(self, images: Tensor, gates: Sequence[Gate]) -> Tensor:

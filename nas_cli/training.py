@@ -104,6 +104,8 @@ class EpochWork(ABC):
     epochs: int
     steps_per_epoch: int
     images_per_step: int
+    finished = False
+    """Set by `end_epoch` (and kept in the state) where no further epoch is wanted."""
 
     @abstractmethod
     def start_epoch(self, epoch: int) -> None: ...
@@ -134,7 +136,7 @@ def run_epochs(work: EpochWork, run: Run | None = None, title: str = "") -> None
     """Do all epochs of a work; with a run, save after each, stop on a signal and go on where it was."""
     epoch, step = _restore(work, run) if run else (0, 0)
     with Progress(title, work.epochs) if run else nullcontext() as progress:
-        while epoch < work.epochs:
+        while epoch < work.epochs and not work.finished:
             started, first = time.perf_counter(), step
             work.start_epoch(epoch)
             for batches in work.batches(first, (epoch + 1) * work.steps_per_epoch):

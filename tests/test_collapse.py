@@ -5,7 +5,6 @@ from nas_cli.architecture import Architecture, Choice
 from nas_cli.collapse import collapse_warning, gate_entropy, skip_shares, undecided_note
 from nas_cli.data import ImageInfo
 from nas_cli.spaces.nasbench201 import NasBench201
-from nas_cli.supernet import Gate
 
 INFO = ImageInfo(channels=3, size=32, class_names=("a", "b"), mean=(0.5,) * 3, std=(0.2,) * 3, mirror=True)
 SPACE = NasBench201(INFO, num_cells=1, channels=4)
@@ -13,11 +12,16 @@ SKIPS = Architecture((1, 1, 1, 1, 3, 3))
 
 
 def test_undecided_gates_have_full_entropy_and_decided_ones_none() -> None:
-    undecided = Gate.soft(torch.full((2, 4), 0.25))
-    decided = Gate.soft(torch.eye(4)[:2])
+    undecided, decided = torch.full((2, 4), 0.25), torch.eye(4)[:2]
     assert gate_entropy([undecided]) == pytest.approx(1.0)
     assert gate_entropy([decided]) == 0.0
     assert gate_entropy([undecided, decided]) == pytest.approx(0.5)
+
+
+def test_a_row_that_is_scaled_is_as_decided_as_before() -> None:
+    assert gate_entropy([torch.tensor([[0.1, 0.3]])]) == pytest.approx(
+        gate_entropy([torch.tensor([[0.25, 0.75]])])
+    )
 
 
 def test_the_share_of_skips_is_counted_over_the_operations() -> None:
@@ -41,6 +45,6 @@ def test_undecided_gates_are_told_and_decided_ones_are_not() -> None:
 
 
 def test_a_row_of_one_candidate_decides_nothing() -> None:
-    alone = Gate.soft(torch.ones(2, 1))
+    alone = torch.ones(2, 1)
     assert gate_entropy([alone]) == 0.0
-    assert gate_entropy([alone, Gate.soft(torch.full((1, 4), 0.25))]) == pytest.approx(1.0)
+    assert gate_entropy([alone, torch.full((1, 4), 0.25)]) == pytest.approx(1.0)

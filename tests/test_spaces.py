@@ -1,6 +1,8 @@
 """What every space of conf/space owes the rest of the program; a new YAML is tested without a line here."""
 
+import itertools
 import random
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from nas_cli.data import ImageInfo
 from nas_cli.errors import GenotypeError, UnsupportedError
 from nas_cli.seeds import seeded
 from nas_cli.space import SearchSpace
-from nas_cli.supernet import Gate, Supernet, SupernetOptions
+from nas_cli.supernet import Form, Gate, Supernet, SupernetOptions
 from tests.spaces.images import image_info, images_of
 
 SPACES = sorted(options("space"))
@@ -219,3 +221,41 @@ def test_no_edge_of_a_drawing_leads_back_to_an_input(name: str) -> None:
     for graph in graphs.values():
         targets = {target for _, target, _ in graph.edges}
         assert not targets & set(graph.inputs)
+
+
+@every_space
+def test_every_row_of_a_gate_belongs_to_one_group(name: str) -> None:
+    _, supernet = trained_supernet(name)
+    rows = [row for group in supernet.row_groups for row in group]
+    expected = [(gate, row) for gate, (count, _) in enumerate(supernet.gate_shapes) for row in range(count)]
+    assert sorted(rows) == expected
+
+
+@every_space
+def test_a_candidate_has_modules_of_its_own_or_a_reason(name: str) -> None:
+    _, supernet = trained_supernet(name)
+    within, seen = {id(module) for module in supernet.modules()}, set[int]()
+    if refusal := refusal_of(lambda: supernet.candidate_modules(0, 0, 0)):
+        assert "space=" in refusal
+        return
+    for gate, (rows, count) in enumerate(supernet.gate_shapes):
+        for row, candidate in itertools.product(range(rows), range(count)):
+            ids = {id(module) for module in supernet.candidate_modules(gate, row, candidate)}
+            assert ids <= within - seen
+            seen |= ids
+
+
+@every_space
+@pytest.mark.parametrize("form", ["side_by_side", "elastic"])
+def test_a_supernet_has_a_form_or_names_a_space_that_has_it(name: str, form: Form) -> None:
+    refusal = refusal_of(lambda: make_space(name).build_supernet(SupernetOptions(form=form)))
+    assert refusal is None or "space=" in refusal
+
+
+def refusal_of(act: Callable[[], object]) -> str | None:
+    """The sentence that it is refused with; None where it is done."""
+    try:
+        act()
+    except UnsupportedError as error:
+        return str(error)
+    return None

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +17,7 @@ from nas_cli.network_training import accuracy
 from nas_cli.recipe import Count
 from nas_cli.run import Run, find_run
 from nas_cli.strategy import Problem
-from nas_cli.supernet import Supernet
+from nas_cli.supernet import Form, Supernet
 
 
 class SharedWeights(Evaluator):
@@ -94,7 +95,13 @@ def _trained_supernet(problem: Problem, search: Run) -> Supernet:
         raise RunError(
             f"evaluator.run={search.folder}: this run holds no supernet. Name a search that shares weights."
         )
-    supernet = problem.trainer.place(problem.space.build_supernet(problem.supernet))
+    saved_options = cast(Mapping[str, object], work["supernet_options"])
+    options = replace(
+        problem.supernet,
+        partial_channels=cast(int, saved_options["partial_channels"]),
+        form=cast(Form | None, saved_options["form"]),
+    )
+    supernet = problem.trainer.place(problem.space.build_supernet(options))
     try:
         supernet.load_state_dict(cast(Mapping[str, Tensor], work["supernet"]))
     except RuntimeError as error:

@@ -48,6 +48,15 @@ class CellPlan:
         return tuple(dict.fromkeys(edge.source for edge in self.edges))
 
     @property
+    def row_groups(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """For each node the rows (gate, row) that arrive there."""
+        arriving: dict[int, list[tuple[int, int]]] = {}
+        for gate, source in enumerate(self.sources):
+            for row, edge in enumerate(self.edges_from(source)):
+                arriving.setdefault(edge.target, []).append((gate, row))
+        return tuple(tuple(arriving[target]) for target in sorted(arriving))
+
+    @property
     def stride(self) -> int:
         """The inputs are this much larger than the nodes."""
         return max(edge.stride for edge in self.edges)
@@ -128,12 +137,16 @@ class SupernetCell(nn.Module):
                 edges.append((edge.source, edge.target, self._copy(edge, pick)))
         return DiscreteCell(plan.num_inputs, plan.num_nodes, edges, stride=plan.stride)
 
+    def operation(self, gate: int, row: int, candidate: int) -> nn.Module:
+        """The module of one candidate of one edge: row `row` of the cell's gate `gate`."""
+        state = self.states[gate]
+        assert isinstance(state, PlainState)
+        return state.operation(row, candidate)
+
     def _copy(self, edge: Edge, pick: str) -> nn.Module:
         plan = self.plan
-        state = self.states[plan.sources.index(edge.source)]
-        assert isinstance(state, PlainState)
-        row = plan.edges_from(edge.source).index(edge)
-        operation = deepcopy(state.operation(row, plan.candidates.index(pick))).requires_grad_()
+        gate, row = plan.sources.index(edge.source), plan.edges_from(edge.source).index(edge)
+        operation = deepcopy(self.operation(gate, row, plan.candidates.index(pick))).requires_grad_()
         operation.zero_grad()
         return operation
 

@@ -225,6 +225,7 @@ class DartsSupernet(Supernet):
 
     def __init__(self, space: DartsSpace, options: SupernetOptions) -> None:
         super().__init__()
+        options.form_of("side_by_side")
         self.space = space
         self.skeleton = space.make_skeleton(affine=False)
         self.cells = nn.ModuleList(
@@ -243,6 +244,24 @@ class DartsSupernet(Supernet):
         logits: Tensor
         logits, _ = self.skeleton(images, steps)
         return logits
+
+    @property
+    def row_groups(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        return tuple(
+            tuple((self._gates_of_kind(kind).start + gate, row) for gate, row in group)
+            for kind in KINDS
+            for group in self.space.plans[kind].row_groups
+        )
+
+    def candidate_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
+        kind = KINDS[gate // len(self.space.plans[KINDS[0]].sources)]
+        first = self._gates_of_kind(kind).start
+        cells = cast(Iterable[SupernetCell], self.cells)
+        return [
+            cell.operation(gate - first, row, candidate)
+            for place, cell in zip(self.skeleton.places, cells, strict=True)
+            if place.kind == kind
+        ]
 
     def _gates_of_kind(self, kind: str) -> slice:
         num_sources = len(self.space.plans[kind].sources)

@@ -196,6 +196,7 @@ class NasBench201Supernet(Supernet):
 
     def __init__(self, space: NasBench201, options: SupernetOptions) -> None:
         super().__init__()
+        options.form_of("side_by_side")
         self.skeleton = StagedSkeleton(space.info, space.cell_channels)
         self.cells = nn.ModuleList(
             make_cell(PLAN, channels, plain=options.plain) for channels in space.cell_channels
@@ -204,6 +205,13 @@ class NasBench201Supernet(Supernet):
     def forward(self, images: Tensor, gates: Sequence[Gate]) -> Tensor:
         logits: Tensor = self.skeleton(images, [partial(cell, gates=gates) for cell in self.cells])
         return logits
+
+    @property
+    def row_groups(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        return PLAN.row_groups
+
+    def candidate_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
+        return [cell.operation(gate, row, candidate) for cell in cast(Iterable[SupernetCell], self.cells)]
 
     def gates_of(self, architecture: Architecture) -> list[Gate]:
         return one_hot_gates(PLAN, _picks(architecture), next(self.parameters()))

@@ -9,10 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from nas_cli.architecture import Architecture
 from nas_cli.data import Batch
 from nas_cli.recipe import NonNegative, Positive, Share
-from nas_cli.run import Run
 from nas_cli.seeds import stream
 from nas_cli.strategy import Problem, WeightSharingStrategy
 from nas_cli.supernet import Gate
@@ -74,6 +72,10 @@ class Darts(WeightSharingStrategy):
     @torch.no_grad()
     def paths(self) -> list[list[Gate]]:
         return [self.gates()]
+
+    @torch.no_grad()
+    def gate_weights(self) -> list[Tensor]:
+        return [gate.weights for gate in self.gates()]
 
     def update_architecture(self, train: Batch, valid: Batch, descent: Descent) -> None:
         if self.warming_up:
@@ -139,12 +141,6 @@ class Darts(WeightSharingStrategy):
         if tally:
             self.valid_tally.add(loss, logits, batch.labels)
         return loss
-
-    def current(self) -> Architecture:
-        return self.supernet.discretise([gate.weights for gate in self.paths()[0]])
-
-    def derive(self, run: Run) -> Architecture:
-        return self.current()
 
     def architecture_state(self) -> State:
         return {
