@@ -6,6 +6,7 @@ supernet and what it knows of the gates in turn, then derives an architecture.
 
 import itertools
 import logging
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -39,6 +40,14 @@ class Problem:
     trainer: Trainer
     supernet: SupernetOptions
     seed: int
+
+    def sample(self, rng: random.Random) -> Architecture:
+        """A uniform sample of what may be proposed."""
+        return self.space.sample(rng)
+
+    def mutate(self, parent: Architecture, rng: random.Random) -> Architecture:
+        """The parent with one pick changed, among what may be proposed."""
+        return self.space.mutate(parent, rng)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,10 +42,10 @@ class Evolution(SamplingStrategy):
 
     def propose(self) -> Proposal:
         if len(self.population) < (self.population.maxlen or 0):
-            return Proposal(self.problem.space.sample(self.rng))
+            return Proposal(self.problem.sample(self.rng))
         tournament = self.rng.sample(self.population, self.tournament_size)
         _, parent = max(tournament, key=lambda member: member[0])
-        return Proposal(self.problem.space.mutate(parent, self.rng))
+        return Proposal(self.problem.mutate(parent, self.rng))
 
     def observe(self, architecture: Architecture, evaluation: Evaluation) -> None:
         self.population.append((evaluation.score, architecture))

@@ -15,4 +15,4 @@ class RandomSearch(SamplingStrategy):
         self.rng = random.Random(seed_for(problem.seed, "random search"))
 
     def propose(self) -> Proposal:
-        return Proposal(self.problem.space.sample(self.rng))
+        return Proposal(self.problem.sample(self.rng))
