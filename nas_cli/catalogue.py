@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-COMMANDS = ("search", "derive", "retrain", "profile")
+COMMANDS = ("search", "derive", "retrain", "profile", "latency")
 
 
 def conf_dir() -> Path:

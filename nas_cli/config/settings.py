@@ -38,6 +38,9 @@ PLAIN: dict[str, Any] = {
     "run": str,
     "top": Annotated[int, Field(ge=1)],
     "epoch": Annotated[int, Field(ge=0)] | None,
+    "batch_size": Annotated[int, Field(ge=1)],
+    "threads": Annotated[int, Field(ge=1)],
+    "checks": Annotated[int, Field(ge=2)],
 }
 """The settings that are no groups."""
 
