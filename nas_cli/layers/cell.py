@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nas_cli.layers.partial_channels import PartialOperation, check_partial_channels
 from nas_cli.layers.plain_state import PlainState
 from nas_cli.layers.share import Share, total
 from nas_cli.layers.shared_state import SharedState
@@ -96,16 +97,26 @@ class DiscreteCell(nn.Module):
 class SupernetCell(nn.Module):
     """A cell of mixed edges, whose batch normalisations have no learned scale.
 
-    Both forms have the same parameters and buffers under the same names.
+    Both forms have the same parameters and buffers under the same names. Where the candidates see one in
+    `partial_channels` of the channels, the rest passes by, weighed by the sum of the edge's gate.
     """
 
-    def __init__(self, plan: CellPlan, channels: int, *, plain: bool) -> None:
+    def __init__(self, plan: CellPlan, channels: int, *, plain: bool, partial_channels: int) -> None:
         super().__init__()
+        check_partial_channels(channels, partial_channels)
         self.plan = plan
         self.channels = channels
+        self.partial_channels = partial_channels
         state_kind = PlainState if plain else SharedState
         self.states = nn.ModuleList(
-            state_kind(plan.candidates, channels, edges[0].stride, len(edges), pool_norm=plan.pool_norm)
+            state_kind(
+                plan.candidates,
+                channels,
+                edges[0].stride,
+                len(edges),
+                pool_norm=plan.pool_norm,
+                partial_channels=partial_channels,
+            )
             for edges in map(plan.edges_from, plan.sources)
         )
 
@@ -117,7 +128,7 @@ class SupernetCell(nn.Module):
         compute = dict(zip(plan.sources, zip(self.states, gates, strict=True), strict=True))
         for source, arrived in enumerate(arriving):
             if source >= plan.num_inputs:
-                node = total(arrived)
+                node = total(arrived, self.partial_channels)
                 states.append(_zeros(inputs[0], plan.stride) if node is None else node)
             if source in compute:
                 state, gate = compute[source]
@@ -128,12 +139,13 @@ class SupernetCell(nn.Module):
     def cut_out(self, picks: Sequence[str | None]) -> DiscreteCell:
         """The cell of one pick an edge, in the plan's order, with a copy of weights and batch statistics.
 
-        None, or the candidate `none`, leaves the edge out.
+        None, or the candidate `none` where nothing passes by it, leaves the edge out.
         """
         plan = self.plan
+        left_out = (None, "none") if self.partial_channels == 1 else (None,)
         edges = []
         for edge, pick in zip(plan.edges, picks, strict=True):
-            if pick is not None and pick != "none":
+            if pick is not None and pick not in left_out:
                 edges.append((edge.source, edge.target, self._copy(edge, pick)))
         return DiscreteCell(plan.num_inputs, plan.num_nodes, edges, stride=plan.stride)
 
@@ -148,12 +160,18 @@ class SupernetCell(nn.Module):
         gate, row = plan.sources.index(edge.source), plan.edges_from(edge.source).index(edge)
         operation = deepcopy(self.operation(gate, row, plan.candidates.index(pick))).requires_grad_()
         operation.zero_grad()
-        return operation
+        if self.partial_channels == 1:
+            return operation
+        return PartialOperation(operation, self.partial_channels, edge.stride)
 
 
-def make_cell(plan: CellPlan, channels: int, *, plain: bool) -> SupernetCell:
-    """`plain`: every candidate by its definition, one at a time; else what edges share is computed once."""
-    return SupernetCell(plan, channels, plain=plain)
+def make_cell(plan: CellPlan, channels: int, *, plain: bool, partial_channels: int = 1) -> SupernetCell:
+    """`plain`: every candidate by its definition, one at a time; else what edges share is computed once.
+
+    The candidates see one in `partial_channels` of the channels (arXiv:1907.05737). Raises UnsupportedError
+    where the channels have not that many equal parts.
+    """
+    return SupernetCell(plan, channels, plain=plain, partial_channels=partial_channels)
 
 
 def _zeros(state: Tensor, stride: int) -> Tensor:

@@ -229,7 +229,12 @@ class DartsSupernet(Supernet):
         self.space = space
         self.skeleton = space.make_skeleton(affine=False)
         self.cells = nn.ModuleList(
-            make_cell(space.plans[place.kind], place.channels, plain=options.plain)
+            make_cell(
+                space.plans[place.kind],
+                place.channels,
+                plain=options.plain,
+                partial_channels=options.partial_channels,
+            )
             for place in self.skeleton.places
         )
         sources = [(plan, source) for plan in space.plans.values() for source in plan.sources]

@@ -36,10 +36,13 @@ def nasbench201_plan(stride: int) -> CellPlan:
     return CellPlan(1, 3, edges, NASBENCH201, pool_norm=False)
 
 
-def both_forms(plan: CellPlan) -> tuple[SupernetCell, SupernetCell]:
+def both_forms(plan: CellPlan, partial_channels: int = 1) -> tuple[SupernetCell, SupernetCell]:
     """The plain and the fast cell in float64, with the same weights and (not initial) batch statistics."""
     with seeded(0, "cell"):
-        plain, fast = (make_cell(plan, CHANNELS, plain=form).double() for form in (True, False))
+        plain, fast = (
+            make_cell(plan, CHANNELS, plain=form, partial_channels=partial_channels).double()
+            for form in (True, False)
+        )
         for name, buffer in plain.named_buffers():
             if name.endswith(("running_mean", "running_var")):
                 buffer.copy_(torch.rand_like(buffer) + 0.5)

@@ -33,10 +33,8 @@ def small_darts(**settings: object) -> Darts:
     darts = Darts(problem, **settings)  # type: ignore[arg-type]
     darts.supernet.double().train()
     draws = torch.Generator().manual_seed(1)
-    darts.logits = [
-        nn.Parameter(torch.randn(shape, generator=draws, dtype=torch.float64))
-        for shape in darts.supernet.gate_shapes
-    ]
+    for logits in darts.logits:
+        logits.data = torch.randn(logits.shape, generator=draws, dtype=torch.float64)
     for weight in darts.supernet.parameters():
         buffer = 0.1 * torch.randn(weight.shape, generator=draws, dtype=torch.float64)
         darts.descent.optimizer.state[weight]["momentum_buffer"] = buffer
