@@ -1,4 +1,4 @@
-"""ProxylessNAS: binary gates, two candidates compete at a time, expected latency in the loss (arXiv:1812.00332)."""
+"""ProxylessNAS: binary gates, two candidates compete, latency in the loss (arXiv:1812.00332)."""
 
 import math
 from collections.abc import Sequence
@@ -72,7 +72,8 @@ class Proxyless(Darts):
         pairs = [self._draw(rows.cpu(), min(2, rows.shape[1])) for rows in self.gate_weights()]
         binary = [self._open_one(pair, rows) for pair, rows in zip(pairs, self.logits, strict=True)]
         gates = [
-            Gate(weights, tuple(map(tuple, pair.tolist()))) for weights, pair in zip(binary, pairs, strict=True)
+            Gate(weights, tuple(map(tuple, pair.tolist())))
+            for weights, pair in zip(binary, pairs, strict=True)
         ]
         with frozen(self.supernet):
             loss, _ = self.validate(valid, gates)
@@ -130,7 +131,7 @@ class Proxyless(Darts):
 
 
 def _through_softmax(logits: Tensor, pair: Tensor, for_gates: Tensor) -> Tensor:
-    """The gradient of the logits (rows, candidates): those of the two gates through the softmax of the two."""
+    """The gradient of the logits (rows, candidates) from that of the gates, through the softmax of two."""
     shares = torch.gather(logits, 1, pair).softmax(1)
     slopes = torch.gather(for_gates, 1, pair)
     through = shares * (slopes - (shares * slopes).sum(1, keepdim=True))
@@ -148,13 +149,14 @@ def _read_table(problem: Problem, path: str | None) -> LatencyTable | None:
 def _check_target(target_ms: float | None, table: LatencyTable | None, latency_loss: str) -> float | None:
     if table is None and target_ms is not None:
         raise ConfigError(
-            f"strategy.target_ms={target_ms} has no effect without strategy.latency_table. `nas latency` writes one."
+            f"strategy.target_ms={target_ms} has no effect without strategy.latency_table: the file that "
+            "`nas latency` writes."
         )
     if table is not None and target_ms is None:
         raise ConfigError("strategy.latency_table needs strategy.target_ms: the latency to aim at.")
     if latency_loss == "multiply" and target_ms is not None and target_ms <= 1:
         raise ConfigError(
             f"strategy.target_ms={target_ms} must be above 1 with strategy.latency_loss=multiply, which divides "
-            "by its logarithm. Measure latency of a larger batch, or use strategy.latency_loss=add."
+            "by its logarithm. Make a table with a larger batch, or set strategy.latency_loss=add."
         )
     return target_ms
