@@ -1,7 +1,6 @@
 """How deep and how wide: a chain of stages with a choice of depth, and of channels and operation a stage."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, cast
 
 import torch
@@ -11,19 +10,16 @@ from torch import Tensor, nn
 from nas_cli.architecture import Architecture, Choice
 from nas_cli.data import ImageInfo
 from nas_cli.errors import ConfigError, UnsupportedError
-from nas_cli.layers.head import Classifier
 from nas_cli.layers.sliced import (
-    FIXED,
     PLAIN_SLICED,
     SLICED,
-    Kit,
     Operation,
     SlicedBatchNorm,
     SlicedClassifier,
-    make_operation,
     take_slices,
 )
-from nas_cli.layers.stem import LARGEST_SMALL_IMAGE, check_image_size
+from nas_cli.layers.stages import ChainNetwork, MixedLayer, Stage, make_entries
+from nas_cli.layers.stem import check_image_size
 from nas_cli.space import CellGraph, SearchSpace
 from nas_cli.supernet import Gate, Supernet, SupernetOptions
 
@@ -42,20 +38,6 @@ def distinct(names: tuple[Operation, ...]) -> tuple[Operation, ...]:
 
 Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1), AfterValidator(ascending)]
 Operations = Annotated[tuple[Operation, ...], Field(min_length=1), AfterValidator(distinct)]
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """What an architecture has between two reductions."""
-
-    width: int
-    operation: str
-    num_layers: int
-
-    @property
-    def num_working(self) -> int:
-        """The layers that compute something."""
-        return 0 if self.operation == "none" else self.num_layers
 
 
 class MacroSpace(SearchSpace):
@@ -115,12 +97,12 @@ class MacroSpace(SearchSpace):
             for width, operation, num_layers in zip(rest[::2], rest[1::2], self.layers_of[depth], strict=True)
         )
 
-    def build(self, architecture: Architecture, *, auxiliary_head: bool = False) -> "MacroNetwork":
+    def build(self, architecture: Architecture, *, auxiliary_head: bool = False) -> "ChainNetwork":
         if auxiliary_head:
             raise UnsupportedError(
                 "A network of this space has no auxiliary head; set recipe.auxiliary_weight=0."
             )
-        return MacroNetwork(self.info, self.stages(architecture))
+        return ChainNetwork(self.info, self.stages(architecture))
 
     def build_supernet(self, options: SupernetOptions) -> "MacroSupernet":
         return MacroSupernet(self, options)
@@ -172,64 +154,6 @@ def _check_that_every_setting_matters(
 def _label(stage: Stage) -> str:
     layers = f"{stage.num_working} x {stage.operation}" if stage.num_working else "no layers"
     return f"{stage.width} channels, {layers}"
-
-
-def make_entries(info: ImageInfo, widths: Sequence[int], kit: Kit) -> nn.ModuleList:
-    """The convolutions that stages begin with: the stem, and one of stride 2 before each later stage.
-
-    The stem of images above 64 pixels leaves a quarter of their size.
-    """
-    stem = (1,) if info.size <= LARGEST_SMALL_IMAGE else (2, 2)
-    before = (info.channels, *widths[:-1])
-    strides = (stem, *((2,) for _ in widths[1:]))
-    return nn.ModuleList(
-        _make_entry(in_channels, out_channels, each, kit)
-        for in_channels, out_channels, each in zip(before, widths, strides, strict=True)
-    )
-
-
-def _make_entry(in_channels: int, out_channels: int, strides: Sequence[int], kit: Kit) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for stride in strides:
-        conv = kit.conv(in_channels, out_channels, 3, stride)
-        layers += [conv, kit.norm(out_channels), nn.ReLU()]
-        in_channels = out_channels
-    return kit.sequence(*layers)
-
-
-class ResidualLayer(nn.Module):
-    """y = x + operation(x)."""
-
-    def __init__(self, operation: nn.Module) -> None:
-        super().__init__()
-        self.operation = operation
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x + self.operation(x)
-        return y
-
-
-class MacroNetwork(nn.Module):
-    """One network of the space: images -> logits."""
-
-    def __init__(self, info: ImageInfo, stages: Sequence[Stage]) -> None:
-        super().__init__()
-        self.entries = make_entries(info, [stage.width for stage in stages], FIXED)
-        self.stages = nn.ModuleList(_make_layers(stage) for stage in stages)
-        self.norm = nn.BatchNorm2d(stages[-1].width)
-        self.classifier = Classifier(stages[-1].width, info.num_classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        state = images
-        for entry, layers in zip(self.entries, self.stages, strict=True):
-            state = layers(entry(state))
-        logits: Tensor = self.classifier(torch.relu(self.norm(state)))
-        return logits
-
-
-def _make_layers(stage: Stage) -> nn.Sequential:
-    operations = (make_operation(stage.operation, stage.width, FIXED) for _ in range(stage.num_working))
-    return nn.Sequential(*(ResidualLayer(operation) for operation in operations))
 
 
 class MacroSupernet(Supernet):
@@ -294,12 +218,15 @@ class MacroSupernet(Supernet):
     def _mix_depths(
         self, state: Tensor, stage: int, depths: Mapping[int, Tensor], scales: Mapping[str, Tensor]
     ) -> Tensor:
-        """The outputs of the stage's possible ends, which several depths may have in common."""
-        ends = {pick: self.space.layers_of[pick][stage] for pick in depths}
+        """The sum of the outputs of the stage's possible ends, which several depths may have in common."""
+        ends: dict[int, Tensor] = {}
+        for pick, weight in depths.items():
+            end = self.space.layers_of[pick][stage]
+            ends[end] = ends[end] + weight if end in ends else weight
         layers, states = cast(nn.ModuleList, self.stages[stage]), [state]
-        for layer in layers[: max(ends.values())]:
+        for layer in layers[: max(ends)]:
             states.append(layer(states[-1], scales))
-        weighed = [depths[pick] * states[end] for pick, end in ends.items()]
+        weighed = [weight * states[end] for end, weight in ends.items()]
         return sum(weighed[1:], weighed[0])
 
     def gates_of(self, architecture: Architecture) -> list[Gate]:
@@ -313,7 +240,7 @@ class MacroSupernet(Supernet):
         picks = Architecture(tuple(int(rows[0].argmax()) for rows in weights))
         return self.space.canonical(picks)
 
-    def cut_out(self, architecture: Architecture) -> MacroNetwork:
+    def cut_out(self, architecture: Architecture) -> ChainNetwork:
         with torch.device("meta"):  # draws no random numbers
             network = self.space.build(architecture)
         for part, source in _sources(self.space.stages(architecture)).items():
@@ -329,22 +256,6 @@ def _sources(stages: Sequence[Stage]) -> dict[str, str]:
         for index, stage in enumerate(stages)
         for layer in range(stage.num_working)
     }
-
-
-class MixedLayer(nn.Module):
-    """x plus the sum of scale times operation(x), the operations given by name."""
-
-    def __init__(self, names: Sequence[str], channels: int, kit: Kit) -> None:
-        super().__init__()
-        self.operations = nn.ModuleDict(
-            {name: make_operation(name, channels, kit) for name in names if name != "none"}
-        )
-
-    def forward(self, x: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
-        total = x
-        for name, scale in scales.items():
-            total = torch.addcmul(total, self.operations[name](x), scale)
-        return total
 
 
 def active_weights(gate: Gate) -> dict[int, Tensor]:
