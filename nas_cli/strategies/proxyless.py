@@ -156,7 +156,7 @@ def _check_target(target_ms: float | None, table: LatencyTable | None, latency_l
         raise ConfigError("strategy.latency_table needs strategy.target_ms: the latency to aim at.")
     if latency_loss == "multiply" and target_ms is not None and target_ms <= 1:
         raise ConfigError(
-            f"strategy.target_ms={target_ms} must be above 1 with strategy.latency_loss=multiply, which divides "
-            "by its logarithm. Make a table with a larger batch, or set strategy.latency_loss=add."
+            f"strategy.target_ms={target_ms} must be above 1 with strategy.latency_loss=multiply, which "
+            "divides by its logarithm. Make a table with a larger batch, or set strategy.latency_loss=add."
         )
     return target_ms
