@@ -20,6 +20,21 @@ DARTS = (
     "dil_conv_3x3",
     "dil_conv_5x5",
 )
+NASNET = (
+    "skip_connect",
+    "bottleneck_conv_1x3_3x1",
+    "bottleneck_conv_1x7_7x1",
+    "bottleneck_dil_conv_3x3",
+    "avg_pool_3x3",
+    "max_pool_3x3",
+    "max_pool_5x5",
+    "max_pool_7x7",
+    "nor_conv_1x1",
+    "bottleneck_conv_3x3",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "sep_conv_7x7",
+)
 NASBENCH201 = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 
 
@@ -34,6 +49,15 @@ def nasbench201_plan(stride: int) -> CellPlan:
     ends = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
     edges = tuple(Edge(source, target, stride if source < 1 else 1) for source, target in ends)
     return CellPlan(1, 3, edges, NASBENCH201, pool_norm=False)
+
+
+def nasnet_plan(stride: int) -> CellPlan:
+    """Two inputs, two nodes, two edges from each state to each node after it."""
+    ends = [(0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    edges = tuple(
+        Edge(source, target, stride if source < 2 else 1, slot) for source, target in ends for slot in (0, 1)
+    )
+    return CellPlan(2, 2, edges, NASNET, pool_norm=False)
 
 
 def both_forms(plan: CellPlan) -> tuple[SupernetCell, SupernetCell]:
