@@ -20,11 +20,6 @@ class DropPath(nn.Module):
         return x * mask.div_(keep)
 
 
-def with_drop_path(operation: nn.Module) -> nn.Module:
-    """The operation of an edge of a final network; an identity is never dropped, so that a path stays."""
-    return operation if isinstance(operation, nn.Identity) else nn.Sequential(operation, DropPath())
-
-
 def set_drop_path(network: nn.Module, rate: float, generator: torch.Generator | None) -> int:
     """Set the rate and the stream of random numbers of every DropPath; returns how many there are."""
     drop_paths = [module for module in network.modules() if isinstance(module, DropPath)]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nas_cli.errors import UnsupportedError
 from nas_cli.layers.depthwise import depthwise_conv2d
+from nas_cli.layers.drop_path import DropPath
 
 Size = tuple[int, int]
 """Height and width."""
@@ -199,6 +200,15 @@ def make_operation(
     if name == "none":
         return Zero(stride)
     raise UnsupportedError(f"There is no operation {name!r}; there are {', '.join(OPERATIONS)}.")
+
+
+def make_final_operation(name: str, channels: int, stride: int) -> nn.Module:
+    """An edge of a final network: affine norms, none after pools, drop path.
+
+    A dropped identity would leave a cell without any path, so it is kept.
+    """
+    operation = make_operation(name, channels, stride, affine=True, pool_norm=False)
+    return operation if isinstance(operation, nn.Identity) else nn.Sequential(operation, DropPath())
 
 
 def _separable(name: str, channels: int, stride: int, *, affine: bool, plain: bool) -> SeparableStack:

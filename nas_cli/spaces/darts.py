@@ -14,8 +14,7 @@ from nas_cli.data import ImageInfo
 from nas_cli.errors import GenotypeError
 from nas_cli.genotype_text import Pair, read_cells_text
 from nas_cli.layers.cell import CellPlan, DiscreteCell, Edge, SupernetCell, make_cell
-from nas_cli.layers.drop_path import with_drop_path
-from nas_cli.layers.operations import make_operation
+from nas_cli.layers.operations import make_final_operation
 from nas_cli.layers.skeleton import Place, Skeleton, SkeletonNetwork, make_auxiliary_head, one_hot_gates
 from nas_cli.layers.stem import check_image_size
 from nas_cli.space import CellGraph, SearchSpace
@@ -93,7 +92,7 @@ class DartsSpace(SearchSpace):
 
     def _discrete_cell(self, wiring: Wiring, place: Place) -> DiscreteCell:
         edges = [
-            (source, target, _final_operation(name, place.channels, _stride(place.kind, source)))
+            (source, target, make_final_operation(name, place.channels, _stride(place.kind, source)))
             for (source, target), name in wiring.items()
         ]
         return DiscreteCell(NUM_INPUTS, self.num_nodes, edges)
@@ -206,10 +205,6 @@ def _node_choices(kind: str, node: int) -> tuple[Choice, Choice, Choice]:
         Choice(f"{name}.first", OPERATIONS),
         Choice(f"{name}.second", OPERATIONS),
     )
-
-
-def _final_operation(name: str, channels: int, stride: int) -> nn.Module:
-    return with_drop_path(make_operation(name, channels, stride, affine=True, pool_norm=False))
 
 
 class DartsSupernet(Supernet):

@@ -11,8 +11,7 @@ from nas_cli.architecture import Architecture, Choice
 from nas_cli.data import ImageInfo
 from nas_cli.errors import ConfigError
 from nas_cli.layers.cell import CellPlan, DiscreteCell, Edge, SupernetCell, make_cell
-from nas_cli.layers.drop_path import with_drop_path
-from nas_cli.layers.operations import make_operation
+from nas_cli.layers.operations import make_final_operation
 from nas_cli.layers.skeleton import Place, Skeleton, SkeletonNetwork, make_auxiliary_head, one_hot_gates
 from nas_cli.layers.stem import check_image_size
 from nas_cli.space import CellGraph, SearchSpace
@@ -120,7 +119,7 @@ class NasnetSpace(SearchSpace):
 
     def _discrete_cell(self, blocks: Sequence[Block], place: Place, joined: Sequence[int]) -> DiscreteCell:
         edges = [
-            (source, node, _final_operation(name, place.channels, _stride(place.kind, source)))
+            (source, node, make_final_operation(name, place.channels, _stride(place.kind, source)))
             for node, block in zip(self.nodes, blocks, strict=True)
             for source, name in block
         ]
@@ -210,10 +209,6 @@ def _block_choices(kind: str, node: int) -> Iterable[Choice]:
         name = f"{kind}.block{node - NUM_INPUTS}.{half}"
         yield Choice(f"{name}_input", tuple(range(node)))
         yield Choice(f"{name}_operation", OPERATIONS)
-
-
-def _final_operation(name: str, channels: int, stride: int) -> nn.Module:
-    return with_drop_path(make_operation(name, channels, stride, affine=True, pool_norm=False))
 
 
 class NasnetSupernet(Supernet):
