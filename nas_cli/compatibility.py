@@ -16,13 +16,11 @@ from nas_cli.strategy import Problem, Strategy
 from nas_cli.supernet import SupernetOptions
 from nas_cli.trainer import Trainer
 
-INFO = ImageInfo(
-    channels=1, size=16, class_names=("a", "b"), mean=(0.5,), std=(0.25,), mirror=True
-)
+INFO = ImageInfo(channels=1, size=16, class_names=("a", "b"), mean=(0.5,), std=(0.25,), mirror=True)
 
 
 def refusals(config_dir: Path | None = None) -> Mapping[str, Mapping[str, str | None]]:
-    """{space: {strategy: why it refuses, or None where the pair runs}}, with the settings of the YAML files."""
+    """{space: {strategy: why it refuses, or None where the pair runs}}, with the YAML files' settings."""
     spaces = {name: _space(file) for name, file in options("space", config_dir).items()}
     strategies = {name: OmegaConf.load(file) for name, file in options("strategy", config_dir).items()}
     return {

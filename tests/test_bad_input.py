@@ -219,7 +219,10 @@ def test_a_batch_larger_than_the_data_is_told_with_the_largest(
 @pytest.mark.parametrize(
     ("genotype", "parts"),
     [
-        ("darts_v3", ["genotype=darts_v3", "Did you mean darts_v", "Published: darts_v1, darts_v2"]),
+        (
+            "darts_v3",
+            ["genotype=darts_v3", "Did you mean darts_v", "Published: amoebanet_a, darts_v1, darts_v2"],
+        ),
         ("shared", ["genotype=shared", "is a folder", "genotype.json"]),
         ("photos/cat/0.png", ["photos/cat/0.png is no text file", "`nas search`"]),
         ("latest", ["outputs holds no finished run", "nas search"]),
