@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from nas_cli.catalogue import options
 from nas_cli.config import build
 from nas_cli.data import ImageData, ImageInfo, Images
-from nas_cli.errors import UnsupportedError
+from nas_cli.errors import NasError
 from nas_cli.recipe import Recipe
 from nas_cli.space import SearchSpace
 from nas_cli.strategy import Problem, Strategy
@@ -37,7 +37,7 @@ def refusal(space: SearchSpace, strategy: object) -> str | None:
     """The sentence with which the strategy's constructor refuses the space."""
     try:
         build(Strategy, _node(strategy), _problem(space))
-    except UnsupportedError as error:
+    except NasError as error:
         return str(error)
     return None
 

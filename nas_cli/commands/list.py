@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from nas_cli.architecture import Genotype, published_names, read_genotype
-from nas_cli.catalogue import options, summary
+from nas_cli.catalogue import make_importable, options, summary
 
 TITLES = {
     "space": "Search spaces",
@@ -31,6 +31,7 @@ def _matrix(config_dir: Path | None) -> str:
     """A row a strategy, a column a space: yes, or the number of the reason below."""
     from nas_cli.compatibility import refusals
 
+    make_importable(config_dir)
     found = refusals(config_dir)
     spaces = list(found)
     reasons = list(dict.fromkeys(text for row in found.values() for text in row.values() if text))
