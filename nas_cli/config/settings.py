@@ -26,6 +26,7 @@ KINDS = {
     "supernet": "nas_cli.supernet.SupernetOptions",
     "strategy": "nas_cli.strategy.Strategy",
     "evaluator": "nas_cli.evaluator.Evaluator",
+    "budget": "nas_cli.budget.Budget",
     "dataset": "nas_cli.data.Dataset",
     "recipe": "nas_cli.recipe.Recipe",
     "trainer": "nas_cli.trainer.Trainer",
