@@ -69,7 +69,7 @@ class Darts(WeightSharingStrategy):
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def weights(self) -> list[Tensor]:
-        """The normalised gate weights as learned, differentiable in the parameters; draws nothing."""
+        """The normalised gate weights as learned so far, differentiable in the parameters; draws nothing."""
         return [logits.softmax(-1) for logits in self.logits]
 
     def gates(self) -> list[Gate]:
