@@ -194,7 +194,8 @@ def _value_problems(key: str, value: Any, annotation: Any) -> list[str]:
         said = describe(annotation)
         if details["type"] == "value_error":
             said += f" ({details['msg'].removeprefix('Value error, ')})"
-        hint = did_you_mean(value, _literals(annotation)) if isinstance(value, str) else ""
+        wrong, names = details["input"], _literals(annotation)  # of a list, the wrong entry
+        hint = did_you_mean(wrong, names) if isinstance(wrong, str) and wrong not in names else ""
         return [f"{key}={_spell(value)}: must be {said}.{hint}"]
     return []
 

@@ -126,7 +126,7 @@ class SkeletonNetwork(nn.Module):
     """A skeleton with its cells: images -> logits; training with a head gives (logits, auxiliary logits)."""
 
     def __init__(
-        self, skeleton: Skeleton, cells: Sequence[DiscreteCell], head: AuxiliaryHead | None = None
+        self, skeleton: nn.Module, cells: Sequence[DiscreteCell], head: AuxiliaryHead | None = None
     ) -> None:
         super().__init__()
         self.skeleton = skeleton

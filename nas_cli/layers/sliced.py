@@ -1,5 +1,7 @@
 """Layers whose first channels can be used alone: all widths of a network share the widest one's weights.
 
+And the ten operations, made of such layers or of plain ones.
+
 Slimmable networks (arXiv:1812.08928) keep a batch normalisation for each width. Here one is shared, so the
 statistics of a width have to be measured again before it is judged (arXiv:1903.05134).
 """
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from nas_cli.layers.depthwise import depthwise_conv2d
 from nas_cli.layers.head import Classifier
+from nas_cli.layers.operations import Zero
 
 Operation = Literal[
     "conv3x3",
@@ -110,7 +113,7 @@ class Kit:
 
     conv: type[PaddedConv]
     depthwise: Callable[[int, int], DepthwiseConv]
-    norm: type[nn.BatchNorm2d]
+    norm: Callable[[int], nn.BatchNorm2d]
     sequence: type[nn.Sequential]
 
 
@@ -120,7 +123,7 @@ PLAIN_SLICED = replace(SLICED, depthwise=partial(SlicedDepthwiseConv, plain=True
 
 
 def make_operation(name: str, channels: int, kit: Kit) -> nn.Module:
-    """One of `OPERATIONS` but `none`, channels to channels of the same size, by its definition."""
+    """One of `OPERATIONS`, channels to channels of the same size, by its definition."""
     if name in WITHOUT_WEIGHTS:
         return WITHOUT_WEIGHTS[name]()
     if name in FULL_KERNELS:
@@ -139,6 +142,7 @@ WITHOUT_WEIGHTS: dict[str, Callable[[], nn.Module]] = {
     "max_pool3x3": lambda: nn.MaxPool2d(3, 1, padding=1),
     "avg_pool3x3": lambda: nn.AvgPool2d(3, 1, padding=1, count_include_pad=False),
     "skip_connect": nn.Identity,
+    "none": lambda: Zero(1),
 }
 
 
