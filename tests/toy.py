@@ -81,6 +81,9 @@ class CountBest(Evaluator):
         right = sum(pick == best for pick, best in zip(architecture.picks, BEST.picks, strict=True))
         return Evaluation(right / len(BEST.picks), seconds=1.0)
 
+    def check_fidelity(self, fidelity: int) -> None:
+        """It is the same at any."""
+
 
 def toy_images(count: int = 64) -> ImageData:
     """Half of the images are bright, half are dark."""
