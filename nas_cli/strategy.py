@@ -8,7 +8,7 @@ import itertools
 import logging
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import cast
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nas_cli.architecture import Architecture, Json
-from nas_cli.budget import Affordable
+from nas_cli.budget import TRIES, Affordable
 from nas_cli.collapse import collapse_warning, gate_entropy, skip_shares, undecided_note
 from nas_cli.data import Batch, Batches, ImageData
 from nas_cli.errors import ConfigError, RunError, UnsupportedError
@@ -50,6 +50,19 @@ class Problem:
     def mutate(self, parent: Architecture, rng: random.Random) -> Architecture:
         """The parent with one pick changed, among what the budget allows."""
         return (self.affordable or self.space).mutate(parent, rng)
+
+    def sample_new(self, rng: random.Random, known: Container[Architecture]) -> Architecture:
+        """A sample whose canonical form is not `known`, unless many tries in a row meet with known ones."""
+        for _ in range(TRIES):
+            architecture = self.sample(rng)
+            if self.space.canonical(architecture) not in known:
+                break
+        return architecture
+
+    def neighbours(self, architecture: Architecture) -> list[Architecture]:
+        """All that differ in one pick, among what the budget allows."""
+        neighbours = self.space.neighbours(architecture)
+        return [one for one in neighbours if self.affordable is None or self.affordable.allows(one)]
 
 
 @dataclass(frozen=True, slots=True)
