@@ -172,7 +172,7 @@ def test_a_width_multiplier_rounds_to_multiples_of_8_and_does_not_narrow_the_hea
 
 
 def test_stages_with_unlike_lists_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"stage_channels=\[8, 16\] are 2 .* stage_strides=\[1\] are 1"):
+    with pytest.raises(ConfigError, match=r"stage_channels=\[8, 16\] are 2 .*stage_strides=\[1\] are 1"):
         MobileNet(image_info(), stage_channels=(8, 16), stage_strides=(1,))
 
 
