@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nas_cli.architecture import Architecture, Json
+from nas_cli.budget import Affordable
 from nas_cli.collapse import collapse_warning, gate_entropy, skip_shares, undecided_note
 from nas_cli.data import Batch, Batches, ImageData
 from nas_cli.errors import ConfigError, RunError, UnsupportedError
@@ -40,14 +41,15 @@ class Problem:
     trainer: Trainer
     supernet: SupernetOptions
     seed: int
+    affordable: Affordable | None = None
 
     def sample(self, rng: random.Random) -> Architecture:
-        """A uniform sample of what may be proposed."""
-        return self.space.sample(rng)
+        """A uniform sample of what the budget allows."""
+        return (self.affordable or self.space).sample(rng)
 
     def mutate(self, parent: Architecture, rng: random.Random) -> Architecture:
-        """The parent with one pick changed, among what may be proposed."""
-        return self.space.mutate(parent, rng)
+        """The parent with one pick changed, among what the budget allows."""
+        return (self.affordable or self.space).mutate(parent, rng)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +199,16 @@ class WeightSharingStrategy(Strategy, EpochWork):
         """Learn which gates are good; `train` is the batch that the weights are trained on next."""
 
     def derive(self, run: Run, evaluator: Evaluator) -> Architecture:
-        """The architecture that the search ends with: what the gate weights point at, or what a search finds.
+        """The architecture that the search ends with: what the gate weights point at within the budget.
 
-        `evaluator` scores architectures with the trained weights.
+        `evaluator` scores architectures with the trained weights, for strategies that search with them.
         """
-        architecture = self.current()
-        assert architecture is not None, "a strategy without gate weights overrides derive"
-        return architecture
+        weights, affordable = self.gate_weights(), self.problem.affordable
+        assert weights is not None, "a strategy without gate weights overrides derive"
+        architecture = self.supernet.discretise(weights)
+        if affordable is None or affordable.allows(architecture):
+            return architecture
+        return affordable.nearest(architecture, weights, self.supernet)
 
     def gate_weights(self) -> list[Tensor] | None:
         """The normalised weights of every gate as learned so far, without gradients; None where none are."""

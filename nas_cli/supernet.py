@@ -69,6 +69,14 @@ class SupernetOptions:
             return self.form or offered[0]
         raise UnsupportedError(_OTHER_FORM[self.form])
 
+    def refuse_partial_channels(self) -> None:
+        """For a space whose candidates see all channels. Raises UnsupportedError where they shall not."""
+        if self.partial_channels > 1:
+            raise UnsupportedError(
+                f"strategy.partial_channels={self.partial_channels}: in this space every candidate sees all "
+                "channels. Choose space=darts or space=nasbench201, or strategy=darts."
+            )
+
 
 _OTHER_FORM: dict[Form, str] = {
     "elastic": "This strategy needs elastic layers, and in this space each candidate has weights of its own. "

@@ -17,7 +17,7 @@ from tests.toy import BEST, CountBest, ToySpace, toy_problem, toy_run
 
 CONF = Path(__file__).parent.parent / "conf" / "strategy"
 STRATEGIES = sorted(file.stem for file in CONF.glob("*.yaml"))
-TUNED = {"learning_rate": 0.2, "num_evaluations": 60}
+TUNED = {"learning_rate": 0.05, "num_evaluations": 60, "beta_decay": 0.1}
 """Settings that let a strategy decide in seconds, for those that have them."""
 
 

@@ -94,7 +94,7 @@ def toy_images(count: int = 64) -> ImageData:
 
 def toy_problem(seed: int = 0, **recipe: int | float) -> Problem:
     settings: dict[str, int | float] = {
-        "epochs": 6,
+        "epochs": 20,
         "batch_size": 16,
         "shift": 0,
         "learning_rate": 0.3,
