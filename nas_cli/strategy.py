@@ -201,9 +201,11 @@ class WeightSharingStrategy(Strategy, EpochWork):
 
         `evaluator` scores architectures with the trained weights.
         """
-        architecture = self.current()
-        assert architecture is not None, "a strategy without gate weights overrides derive"
-        return architecture
+        weights = self.gate_weights()
+        assert weights is not None, "a strategy without gate weights overrides derive"
+        if note := undecided_note(gate_entropy(weights)):
+            self.log.info(note)
+        return self.supernet.discretise(weights)
 
     def gate_weights(self) -> list[Tensor] | None:
         """The normalised weights of every gate as learned so far, without gradients; None where none are."""
@@ -236,9 +238,6 @@ class WeightSharingStrategy(Strategy, EpochWork):
         run_epochs(self, run, "search")
         architecture = self.derive(run, evaluator)
         self._watch(architecture)
-        weights = self.gate_weights()
-        if weights is not None and (note := undecided_note(gate_entropy(weights))):
-            self.log.info(note)
         return Found(architecture, evaluator.evaluate(architecture))
 
     def start_epoch(self, epoch: int) -> None:
