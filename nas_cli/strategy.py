@@ -257,6 +257,8 @@ class WeightSharingStrategy(Strategy, EpochWork):
         """
         weights, affordable = self.gate_weights(), self.problem.affordable
         assert weights is not None, "a strategy without gate weights overrides derive"
+        if note := undecided_note(gate_entropy(weights)):
+            self.log.info(note)
         architecture = self.supernet.discretise(weights)
         if affordable is None or affordable.allows(architecture):
             return architecture
@@ -293,9 +295,6 @@ class WeightSharingStrategy(Strategy, EpochWork):
         run_epochs(self, run, "search")
         architecture = self.derive(run, evaluator)
         self._watch(architecture)
-        weights = self.gate_weights()
-        if weights is not None and (note := undecided_note(gate_entropy(weights))):
-            self.log.info(note)
         return Found(architecture, evaluator.evaluate(architecture))
 
     def start_epoch(self, epoch: int) -> None:
