@@ -213,6 +213,8 @@ class WeightSharingStrategy(Strategy, EpochWork):
 
     supernet: Supernet
     draws: torch.Generator
+    path_weight = 1.0
+    """What the gradient of each path is multiplied by before they are summed."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
@@ -255,6 +257,8 @@ class WeightSharingStrategy(Strategy, EpochWork):
         """
         weights, affordable = self.gate_weights(), self.problem.affordable
         assert weights is not None, "a strategy without gate weights overrides derive"
+        if note := undecided_note(gate_entropy(weights)):
+            self.log.info(note)
         architecture = self.supernet.discretise(weights)
         if affordable is None or affordable.allows(architecture):
             return architecture
@@ -265,7 +269,7 @@ class WeightSharingStrategy(Strategy, EpochWork):
         return None
 
     def current(self) -> Architecture | None:
-        """What the gate weights point at now, for the record of each epoch."""
+        """What the search would end with now, for the record of each epoch; None where it cannot tell."""
         weights = self.gate_weights()
         return None if weights is None else self.supernet.discretise(weights)
 
@@ -291,15 +295,12 @@ class WeightSharingStrategy(Strategy, EpochWork):
         run_epochs(self, run, "search")
         architecture = self.derive(run, evaluator)
         self._watch(architecture)
-        weights = self.gate_weights()
-        if weights is not None and (note := undecided_note(gate_entropy(weights))):
-            self.log.info(note)
         return Found(architecture, evaluator.evaluate(architecture))
 
     def start_epoch(self, epoch: int) -> None:
         self.supernet.train()
 
-    def batches(self, first: int, last: int) -> Iterator[tuple[Batch, Batch]]:
+    def batches(self, first: int, last: int) -> Iterator[tuple[Batch, ...]]:
         return zip(self.train_data.steps(first, last), self.valid_data.steps(first, last), strict=True)
 
     def step(self, step: int, *batches: Batch) -> None:
@@ -307,9 +308,10 @@ class WeightSharingStrategy(Strategy, EpochWork):
         self.draws = stream(self.problem.seed, "paths", step)
         self.descent.set_learning_rate(step)
         self.update_architecture(train, valid, self.descent)
-        self._train_weights(train, step)
+        self.train_weights(train, step)
 
-    def _train_weights(self, batch: Batch, step: int) -> None:
+    def train_weights(self, batch: Batch, step: int) -> None:
+        """One step of the weights under `paths`."""
         problem = self.problem
         mixed = problem.recipe.mix(batch, problem.data.info.num_classes, problem.seed, step)
         total_loss = torch.zeros((), device=problem.trainer.device)
@@ -317,7 +319,7 @@ class WeightSharingStrategy(Strategy, EpochWork):
             with problem.trainer.autocast():
                 logits = self.supernet(mixed.images, gates)
                 loss = self.loss(logits, mixed.labels, mixed.images)
-            loss.backward()
+            (self.path_weight * loss).backward()
             self.train_tally.add(loss, logits, batch.labels)
             total_loss += loss.detach()
         self.descent.step(total_loss, step)
@@ -330,14 +332,14 @@ class WeightSharingStrategy(Strategy, EpochWork):
         device = self.problem.trainer.device
         self.train_tally, self.valid_tally = Tally(device), Tally(device)
         record: dict[str, Json] = {**figures, "learning_rate": self.descent.learning_rate}
-        weights, architecture = self.gate_weights(), self.current()
-        if weights is None or architecture is None:
+        if (weights := self.gate_weights()) is not None:
+            record["gate_entropy"] = gate_entropy(weights)
+        if (architecture := self.current()) is None:
             return record
         shares = skip_shares(self.problem.space, architecture)
         self._watch(architecture)
         return {
             **record,
-            "gate_entropy": gate_entropy(weights),
             **{f"skip_share_{cell}": share for cell, share in shares.items()},
             "choices": dict(self.problem.space.options_of(architecture)),
         }

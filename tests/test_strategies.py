@@ -38,7 +38,14 @@ CONF = Path(__file__).parent.parent / "conf" / "strategy"
 STRATEGIES = sorted(file.stem for file in CONF.glob("*.yaml"))
 SAMPLING = [name for name in STRATEGIES if name != "random" and samples(name)]
 """Those whose control is themselves without information; that of `random` is `random`."""
-TUNED = {"learning_rate": 0.05, "num_evaluations": 60, "beta_decay": 0.1}
+TUNED = {
+    "learning_rate": 0.05,
+    "num_evaluations": 60,
+    "controller_learning_rate": 3e-3,
+    "num_samples": 4,
+    "num_candidates": 20,
+    "beta_decay": 0.1,
+}
 """Settings that let a strategy decide in seconds, for those that have them."""
 
 

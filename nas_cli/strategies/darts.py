@@ -104,7 +104,8 @@ class Darts(WeightSharingStrategy):
         """The gradient of the validation loss and the regulariser, one tensor a parameter."""
         if self.order == 1:
             with frozen(self.supernet):
-                return torch.autograd.grad(self._valid_loss(valid, {}), self.architecture_parameters)
+                loss = self._valid_loss(valid, {})
+                return torch.autograd.grad(loss, self.architecture_parameters, materialize_grads=True)
         if self.hessian == "exact":
             return self._exact_gradient(train, valid, descent)
         return self._finite_difference_gradient(train, valid, descent)
@@ -116,7 +117,8 @@ class Darts(WeightSharingStrategy):
             train_loss, list(weights.values()), create_graph=True, materialize_grads=True
         )
         virtual = virtual_step(weights, gradients, descent)
-        return torch.autograd.grad(self._valid_loss(valid, virtual), self.architecture_parameters)
+        loss = self._valid_loss(valid, virtual)
+        return torch.autograd.grad(loss, self.architecture_parameters, materialize_grads=True)
 
     def _finite_difference_gradient(self, train: Batch, valid: Batch, descent: Descent) -> Sequence[Tensor]:
         weights, parameters = dict(self.supernet.named_parameters()), self.architecture_parameters

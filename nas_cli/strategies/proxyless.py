@@ -77,7 +77,7 @@ class Proxyless(Darts):
         ]
         with frozen(self.supernet):
             loss, _ = self.validate(valid, gates)
-            for_gates = torch.autograd.grad(loss, binary)
+            for_gates = torch.autograd.grad(loss, binary, materialize_grads=True)
         places = [pair.to(loss.device) for pair in pairs]
         gradients = [
             _through_softmax(rows.detach(), pair, gradient)
