@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/hypervolume.py [strategy ...] [--seeds 20] [--evaluations 500]
 
-The objectives are CIFAR-10's validation accuracy after 12 epochs and the latency on a Raspberry Pi 4. The figure is
-the hypervolume of all that a search has evaluated, in per cent of that of NAS-Bench-201's whole table, up to the
-reference point of 80 % and 30 ms. Latencies below 0.1 ms are measuring faults and dropped.
+The objectives are CIFAR-10's validation accuracy after 12 epochs and the latency on a Raspberry Pi 4. The
+figure is the hypervolume of all that a search has evaluated, in per cent of that of NAS-Bench-201's whole
+table, up to the reference point of 80 % and 30 ms. Latencies below 0.1 ms are measuring faults and dropped.
 """
 
 import argparse

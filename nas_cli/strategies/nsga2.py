@@ -8,14 +8,14 @@ from typing import Annotated, cast
 from pydantic import Field
 
 from nas_cli.architecture import Architecture, Json
-from nas_cli.budget import CostMeter
+from nas_cli.budget import TRIES, CostMeter
 from nas_cli.errors import ConfigError
 from nas_cli.evaluator import Evaluation, Evaluator
 from nas_cli.front import pareto_indices, survivors
 from nas_cli.recipe import Count, Share
 from nas_cli.run import Run
 from nas_cli.seeds import seed_for
-from nas_cli.strategy import TRIES, Found, Problem, Proposal, SamplingStrategy
+from nas_cli.strategy import Found, Problem, Proposal, SamplingStrategy
 
 COUNTED = {"parameters": "params", "multiply_adds": "macs"}
 """Objectives that are counted where the evaluation does not bring them, by the meter's names for them."""
@@ -54,8 +54,8 @@ class Nsga2(SamplingStrategy):
         super().__init__(problem, num_evaluations=num_evaluations)
         if "score" not in objectives or len(set(objectives)) < len(objectives):
             raise ConfigError(
-                f"strategy.objectives=[{','.join(objectives)}] must have `score` and no name twice, for instance "
-                "strategy.objectives=[score,parameters]."
+                f"strategy.objectives=[{','.join(objectives)}] must have `score` and no name twice, for "
+                "instance strategy.objectives=[score,parameters]."
             )
         self.objectives = objectives
         self.population_size = population_size
