@@ -29,6 +29,9 @@ from nas_cli.supernet import Gate, Supernet, SupernetOptions
 from nas_cli.trainer import Trainer
 from nas_cli.training import Descent, EpochWork, State, Tally, run_epochs
 
+UNLESS_LIMITED = 10
+"""Evaluations of a sampling strategy that is given neither their number nor a budget."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -82,8 +85,8 @@ class Strategy(ABC):
 class SamplingStrategy(Strategy):
     """Proposes and observes, one architecture at a time, until `num_evaluations` or the evaluator's budget.
 
-    `num_evaluations` None means until the budget is used up, or 10 where there is none. A resumed search
-    replays its history: each recorded evaluation is proposed again and observed again, so a strategy
+    `num_evaluations` None means until the budget is used up, or UNLESS_LIMITED where there is none. A resumed
+    search replays its history: each recorded evaluation is proposed again and observed again, so a strategy
     keeps no other state. What it draws comes from generators of its own, made from the problem's seed.
     """
 
@@ -100,7 +103,7 @@ class SamplingStrategy(Strategy):
 
     def search(self, run: Run, evaluator: Evaluator) -> Found:
         budget = evaluator.budget_seconds
-        limit = self.num_evaluations or (10 if budget is None else None)
+        limit = self.num_evaluations or (UNLESS_LIMITED if budget is None else None)
         history = run.history() if run.resumed else []
         spent, best = 0.0, None
         with Progress("search", limit, unit="evaluation", interval=0.5) as progress:
