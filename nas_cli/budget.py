@@ -180,7 +180,7 @@ class Affordable:
         """The neighbour that saves most for its loss of likelihood; more than is needed is no gain."""
         excess, value = self._excess(architecture), likelihood(architecture)
         best: tuple[float, Architecture] | None = None
-        for other in _neighbours(architecture, self.meter.space):
+        for other in self.meter.space.neighbours(architecture):
             saving = excess - max(1.0, self._excess(other))
             rate = saving / max(value - likelihood(other), 1e-6)
             if saving > 0 and (best is None or rate > best[0]):
@@ -191,7 +191,7 @@ class Affordable:
         self, architecture: Architecture, likelihood: Callable[[Architecture], float]
     ) -> Architecture | None:
         """The likeliest affordable neighbour, where it is likelier."""
-        scored = [(likelihood(other), other) for other in _neighbours(architecture, self.meter.space)]
+        scored = [(likelihood(other), other) for other in self.meter.space.neighbours(architecture)]
         better = [pair for pair in scored if pair[0] > likelihood(architecture) + 1e-9]
         better.sort(key=lambda pair: -pair[0])
         return next((other for _, other in better if self.allows(other)), None)
@@ -210,11 +210,6 @@ def _likelihood(weights: Sequence[Tensor], supernet: Supernet) -> Callable[[Arch
         )
 
     return likelihood
-
-
-def _neighbours(architecture: Architecture, space: SearchSpace) -> Iterator[Architecture]:
-    for k in range(len(architecture.picks)):
-        yield from _changed_at(architecture, k, space)
 
 
 def _changed_at(architecture: Architecture, k: int, space: SearchSpace) -> Iterator[Architecture]:
