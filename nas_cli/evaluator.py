@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nas_cli.architecture import Architecture
+from nas_cli.errors import UnsupportedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,14 @@ class Evaluator(ABC):
     @abstractmethod
     def evaluate(self, architecture: Architecture, fidelity: int | None = None) -> Evaluation:
         """Score one architecture; `fidelity` (epochs) None means the evaluator's own setting."""
+
+    def check_fidelity(self, fidelity: int) -> None:
+        """Raise InputError where it cannot score at that fidelity, which is so unless a subclass can."""
+        raise UnsupportedError(
+            f"This strategy scores at several fidelities, such as {fidelity} epochs, and evaluator="
+            f"{type(self).__name__} has one alone. "
+            "Use evaluator=from_scratch, or a table with evaluator=tabular."
+        )
 
     def report(self, architecture: Architecture) -> Mapping[str, float]:
         """What is told of the winner at the end and never searched on, such as a table's test accuracy."""

@@ -82,6 +82,16 @@ class SearchSpace(ABC):
         pick += pick >= parent.picks[k]
         return Architecture((*parent.picks[:k], pick, *parent.picks[k + 1 :]))
 
+    def neighbours(self, architecture: Architecture) -> list[Architecture]:
+        """All that differ in exactly one pick."""
+        picks = architecture.picks
+        return [
+            Architecture((*picks[:k], other, *picks[k + 1 :]))
+            for k, choice in enumerate(self.choices)
+            for other in range(len(choice.options))
+            if other != picks[k]
+        ]
+
     def options_of(self, architecture: Architecture) -> dict[str, Option]:
         """The readable form: {choice name: option}."""
         return {

@@ -69,6 +69,14 @@ class SupernetOptions:
             return self.form or offered[0]
         raise UnsupportedError(_OTHER_FORM[self.form])
 
+    def refuse_partial_channels(self) -> None:
+        """For a space whose candidates see all channels. Raises UnsupportedError where they shall not."""
+        if self.partial_channels > 1:
+            raise UnsupportedError(
+                f"strategy.partial_channels={self.partial_channels}: in this space every candidate sees all "
+                "channels. Choose space=darts or space=nasbench201, or strategy=darts."
+            )
+
 
 _OTHER_FORM: dict[Form, str] = {
     "elastic": "This strategy needs elastic layers, and in this space each candidate has weights of its own. "
@@ -102,6 +110,13 @@ class Supernet(nn.Module, ABC):
             f"The candidates of {type(self).__name__} are no modules of their own: there is nothing to time. "
             "Choose a space whose candidates stand side by side, such as space=darts."
         )
+
+    def sort_channels(self, narrowest: int | None = None) -> None:
+        """Bring the important ones first of the channels that narrower candidates share with wider ones.
+
+        `narrowest` is the smallest option of width that was trained so far (None: only the largest was): it
+        and all larger ones compute what they did. Nothing is done where channels are not shared.
+        """
 
     @abstractmethod
     def forward(self, images: Tensor, gates: Sequence[Gate]) -> Tensor:

@@ -252,6 +252,29 @@ def test_a_supernet_has_a_form_or_names_a_space_that_has_it(name: str, form: For
     assert refusal is None or "space=" in refusal
 
 
+@every_space
+def test_a_supernet_of_partial_channels_computes_its_cut_out_or_names_a_space_that_does(name: str) -> None:
+    space, options = make_space(name), SupernetOptions(partial_channels=2)
+    if refusal := refusal_of(lambda: space.build_supernet(options)):
+        assert "space=" in refusal
+        return
+    with seeded(1, name):
+        supernet, whole = space.build_supernet(options), space.build_supernet(SupernetOptions())
+    assert num_weights(supernet) < num_weights(whole)
+    images, rng = images_of(image_info()), random.Random(0)
+    for _ in range(10):
+        architecture = space.sample(rng)
+        network = supernet.cut_out(architecture)
+        with torch.no_grad():
+            expected = network(images)
+            actual = supernet(images, supernet.gates_of(architecture))
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
+
+
+def num_weights(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def refusal_of(act: Callable[[], object]) -> str | None:
     """The sentence that it is refused with; None where it is done."""
     try:

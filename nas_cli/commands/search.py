@@ -22,6 +22,7 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
     problem = make_problem(config)
     strategy = build(Strategy, config.strategy, problem)
     evaluator = make_evaluator(config, problem, strategy)
+    strategy.check_evaluator(evaluator)
     run = Run.resume(folder, "search") if resume else Run.create(folder, "search", plain(config))
     with run:
         run.write_json("images.json", cast(Json, problem.data.info.to_json()))

@@ -26,6 +26,7 @@ KINDS = {
     "supernet": "nas_cli.supernet.SupernetOptions",
     "strategy": "nas_cli.strategy.Strategy",
     "evaluator": "nas_cli.evaluator.Evaluator",
+    "budget": "nas_cli.budget.Budget",
     "dataset": "nas_cli.data.Dataset",
     "recipe": "nas_cli.recipe.Recipe",
     "trainer": "nas_cli.trainer.Trainer",
@@ -38,6 +39,9 @@ PLAIN: dict[str, Any] = {
     "run": str,
     "top": Annotated[int, Field(ge=1)],
     "epoch": Annotated[int, Field(ge=0)] | None,
+    "batch_size": Annotated[int, Field(ge=1)],
+    "threads": Annotated[int, Field(ge=1)],
+    "checks": Annotated[int, Field(ge=2)],
 }
 """The settings that are no groups."""
 
@@ -190,7 +194,8 @@ def _value_problems(key: str, value: Any, annotation: Any) -> list[str]:
         said = describe(annotation)
         if details["type"] == "value_error":
             said += f" ({details['msg'].removeprefix('Value error, ')})"
-        hint = did_you_mean(value, _literals(annotation)) if isinstance(value, str) else ""
+        wrong, names = details["input"], _literals(annotation)  # of a list, the wrong entry
+        hint = did_you_mean(wrong, names) if isinstance(wrong, str) and wrong not in names else ""
         return [f"{key}={_spell(value)}: must be {said}.{hint}"]
     return []
 

@@ -55,6 +55,9 @@ class Tabular(Evaluator):
         seconds = self._column("train_seconds", EPOCHS_OF_TABLE)[row]
         return Evaluation(self._column("val", epochs)[row], seconds * epochs / EPOCHS_OF_TABLE)
 
+    def check_fidelity(self, fidelity: int) -> None:
+        self._column("val", fidelity)
+
     def report(self, architecture: Architecture) -> Mapping[str, float]:
         row = self.table.rows[self.space.spell(architecture)]
         return {"test_accuracy": self._column("test", EPOCHS_OF_TABLE)[row]}
@@ -64,8 +67,8 @@ class Tabular(Evaluator):
         if name not in self.table.columns:
             known = sorted(column for column in self.table.columns if f"_{part}" in column)
             raise ConfigError(
-                f"evaluator.dataset={self.dataset} evaluator.fidelity={self.fidelity}: the table has no "
-                f"column {name}. It has {', '.join(known) or f'no {part} columns'}."
+                f"evaluator.dataset={self.dataset}: the table has no column {name}, which {epochs} epochs "
+                f"need. It has {', '.join(known) or f'no {part} columns'}."
             )
         return self.table.columns[name]
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nas_cli.layers.partial_channels import PartialOperation, check_partial_channels
 from nas_cli.layers.plain_state import PlainState
 from nas_cli.layers.share import Share, total
 from nas_cli.layers.shared_state import SharedState
@@ -20,16 +21,22 @@ from nas_cli.supernet import Gate
 
 @dataclass(frozen=True)
 class Edge:
-    """`stride` 2 leaves inputs only, in a cell that halves the size."""
+    """`stride` 2 leaves inputs only, in a cell that halves the size.
+
+    `slot`: where a node has places for several operations, the one that this edge competes for.
+    """
 
     source: int
     target: int
     stride: int
+    slot: int = 0
 
 
 @dataclass(frozen=True)
 class CellPlan:
-    """Which states a cell joins, and the candidates of every edge; edges are ordered by source, then target.
+    """Which states a cell joins, and the candidates of every edge.
+
+    Edges are ordered by source, then target, then slot.
 
     A cell takes one gate a source state, in the order of `sources`; its rows are `edges_from(source)`.
     """
@@ -49,12 +56,12 @@ class CellPlan:
 
     @property
     def row_groups(self) -> tuple[tuple[tuple[int, int], ...], ...]:
-        """For each node the rows (gate, row) that arrive there."""
-        arriving: dict[int, list[tuple[int, int]]] = {}
+        """For each slot of each node the rows (gate, row) that arrive there."""
+        arriving: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for gate, source in enumerate(self.sources):
             for row, edge in enumerate(self.edges_from(source)):
-                arriving.setdefault(edge.target, []).append((gate, row))
-        return tuple(tuple(arriving[target]) for target in sorted(arriving))
+                arriving.setdefault((edge.target, edge.slot), []).append((gate, row))
+        return tuple(tuple(arriving[place]) for place in sorted(arriving))
 
     @property
     def stride(self) -> int:
@@ -63,7 +70,10 @@ class CellPlan:
 
 
 class DiscreteCell(nn.Module):
-    """One operation an edge (source, target, operation); `stride` sizes a node that no edge reaches."""
+    """One operation an edge (source, target, operation); `stride` sizes a node that no edge reaches.
+
+    `outputs`: the states that it gives, all nodes where that is None.
+    """
 
     def __init__(
         self,
@@ -72,16 +82,19 @@ class DiscreteCell(nn.Module):
         edges: Sequence[tuple[int, int, nn.Module]],
         *,
         stride: int = 1,
+        outputs: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.num_inputs = num_inputs
         self.num_nodes = num_nodes
         self.stride = stride
+        nodes = range(num_inputs, num_inputs + num_nodes)
+        self.outputs = tuple(nodes if outputs is None else outputs)
         self.ends = tuple((source, target) for source, target, _ in edges)
         self.operations = nn.ModuleList(operation for _, _, operation in edges)
 
     def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The states of the nodes."""
+        """The states that are its outputs."""
         states = list(inputs)
         for target in range(self.num_inputs, self.num_inputs + self.num_nodes):
             values = [
@@ -90,22 +103,32 @@ class DiscreteCell(nn.Module):
                 if end == target
             ]
             states.append(sum(values[1:], values[0]) if values else _zeros(inputs[0], self.stride))
-        return states[self.num_inputs :]
+        return [states[output] for output in self.outputs]
 
 
 class SupernetCell(nn.Module):
     """A cell of mixed edges, whose batch normalisations have no learned scale.
 
-    Both forms have the same parameters and buffers under the same names.
+    Both forms have the same parameters and buffers under the same names. Where the candidates see one in
+    `partial_channels` of the channels, the rest passes by, weighed by the sum of the edge's gate.
     """
 
-    def __init__(self, plan: CellPlan, channels: int, *, plain: bool) -> None:
+    def __init__(self, plan: CellPlan, channels: int, *, plain: bool, partial_channels: int) -> None:
         super().__init__()
+        check_partial_channels(channels, partial_channels)
         self.plan = plan
         self.channels = channels
+        self.partial_channels = partial_channels
         state_kind = PlainState if plain else SharedState
         self.states = nn.ModuleList(
-            state_kind(plan.candidates, channels, edges[0].stride, len(edges), pool_norm=plan.pool_norm)
+            state_kind(
+                plan.candidates,
+                channels,
+                edges[0].stride,
+                len(edges),
+                pool_norm=plan.pool_norm,
+                partial_channels=partial_channels,
+            )
             for edges in map(plan.edges_from, plan.sources)
         )
 
@@ -117,7 +140,7 @@ class SupernetCell(nn.Module):
         compute = dict(zip(plan.sources, zip(self.states, gates, strict=True), strict=True))
         for source, arrived in enumerate(arriving):
             if source >= plan.num_inputs:
-                node = total(arrived)
+                node = total(arrived, self.partial_channels)
                 states.append(_zeros(inputs[0], plan.stride) if node is None else node)
             if source in compute:
                 state, gate = compute[source]
@@ -125,17 +148,19 @@ class SupernetCell(nn.Module):
                     arriving[edge.target].append(share)
         return states[plan.num_inputs :]
 
-    def cut_out(self, picks: Sequence[str | None]) -> DiscreteCell:
+    def cut_out(self, picks: Sequence[str | None], outputs: Sequence[int] | None = None) -> DiscreteCell:
         """The cell of one pick an edge, in the plan's order, with a copy of weights and batch statistics.
 
-        None, or the candidate `none`, leaves the edge out.
+        None, or the candidate `none` where nothing passes by it, leaves the edge out. `outputs`: see
+        DiscreteCell.
         """
         plan = self.plan
+        left_out = (None, "none") if self.partial_channels == 1 else (None,)
         edges = []
         for edge, pick in zip(plan.edges, picks, strict=True):
-            if pick is not None and pick != "none":
+            if pick is not None and pick not in left_out:
                 edges.append((edge.source, edge.target, self._copy(edge, pick)))
-        return DiscreteCell(plan.num_inputs, plan.num_nodes, edges, stride=plan.stride)
+        return DiscreteCell(plan.num_inputs, plan.num_nodes, edges, stride=plan.stride, outputs=outputs)
 
     def operation(self, gate: int, row: int, candidate: int) -> nn.Module:
         """The module of one candidate of one edge: row `row` of the cell's gate `gate`."""
@@ -148,12 +173,18 @@ class SupernetCell(nn.Module):
         gate, row = plan.sources.index(edge.source), plan.edges_from(edge.source).index(edge)
         operation = deepcopy(self.operation(gate, row, plan.candidates.index(pick))).requires_grad_()
         operation.zero_grad()
-        return operation
+        if self.partial_channels == 1:
+            return operation
+        return PartialOperation(operation, self.partial_channels, edge.stride)
 
 
-def make_cell(plan: CellPlan, channels: int, *, plain: bool) -> SupernetCell:
-    """`plain`: every candidate by its definition, one at a time; else what edges share is computed once."""
-    return SupernetCell(plan, channels, plain=plain)
+def make_cell(plan: CellPlan, channels: int, *, plain: bool, partial_channels: int = 1) -> SupernetCell:
+    """`plain`: every candidate by its definition, one at a time; else what edges share is computed once.
+
+    The candidates see one in `partial_channels` of the channels (arXiv:1907.05737). Raises UnsupportedError
+    where the channels have not that many equal parts.
+    """
+    return SupernetCell(plan, channels, plain=plain, partial_channels=partial_channels)
 
 
 def _zeros(state: Tensor, stride: int) -> Tensor:

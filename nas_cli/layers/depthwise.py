@@ -39,7 +39,8 @@ def depthwise_convs(
         convolved = depthwise_convs(phases, weights, stride=1, padding=padding // 2, dilation=1)
         return tuple(merge_phases(images)[:, :, :height, :width] for images in convolved)
     if kernel == 5 and stride == 1 and any(weight.requires_grad for weight in weights):
-        wide: tuple[Tensor, ...] = _WideDepthwise.apply(x, *weights)
+        arguments = map(_in_autocast_precision, (x, *weights))
+        wide: tuple[Tensor, ...] = _WideDepthwise.apply(*arguments)
         return wide
     return _convolve(x, weights, stride, padding, dilation)
 
@@ -48,6 +49,13 @@ def _convolve(
     x: Tensor, weights: Sequence[Tensor], stride: int, padding: int, dilation: int
 ) -> tuple[Tensor, ...]:
     return tuple(F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1]) for weight in weights)
+
+
+def _in_autocast_precision(tensor: Tensor) -> Tensor:
+    """As autocast casts a convolution's arguments; it does not reach the backward pass of a Function."""
+    if tensor.dtype == torch.float32 and torch.is_autocast_enabled("cpu"):
+        return tensor.to(torch.get_autocast_dtype("cpu"))
+    return tensor
 
 
 def split_phases(x: Tensor) -> Tensor:

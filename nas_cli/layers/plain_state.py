@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from nas_cli.layers.operations import make_operation
+from nas_cli.layers.partial_channels import edge_weights, passing_channels, seen_channels, shuffle
 from nas_cli.layers.share import Share
 from nas_cli.supernet import Gate
 
@@ -12,16 +14,27 @@ from nas_cli.supernet import Gate
 class PlainState(nn.Module):
     """`rows[row][k]` is candidate k of an edge, whose value is sum_k gate[row, k] * candidate_k(state).
 
-    `plain`: the depthwise convolutions of the candidates are torch's own calls.
+    `plain`: the depthwise convolutions of the candidates are torch's own calls. The candidates see the
+    first 1/`partial_channels` of the state's channels.
     """
 
     plain = True
 
     def __init__(
-        self, candidates: Sequence[str], channels: int, stride: int, num_edges: int, *, pool_norm: bool
+        self,
+        candidates: Sequence[str],
+        channels: int,
+        stride: int,
+        num_edges: int,
+        *,
+        pool_norm: bool,
+        partial_channels: int = 1,
     ) -> None:
         super().__init__()
         self.candidates = tuple(candidates)
+        self.stride = stride
+        self.partial_channels = partial_channels
+        channels //= partial_channels
         self.rows = nn.ModuleList(
             nn.ModuleList(
                 make_operation(name, channels, stride, affine=False, pool_norm=pool_norm, plain=self.plain)
@@ -32,7 +45,22 @@ class PlainState(nn.Module):
 
     def forward(self, state: Tensor, gate: Gate) -> list[Share]:
         """What each edge brings to its target."""
+        if self.partial_channels > 1:
+            return self._partial(state, gate)
         return [Share(self._values(state, gate, row)) for row in range(len(self.rows))]
+
+    def _partial(self, state: Tensor, gate: Gate) -> list[Share]:
+        seen = seen_channels(state, self.partial_channels)
+        passing = passing_channels(state, self.partial_channels, self.stride)
+        zero = torch.zeros_like(seen[:, :, :: self.stride, :: self.stride])
+        return [
+            Share(
+                [shuffle(sum(self._values(seen, gate, row), zero), weight * passing, self.partial_channels)]
+            )
+            if gate.active[row]
+            else Share()
+            for row, weight in enumerate(edge_weights(gate))
+        ]
 
     def _values(self, state: Tensor, gate: Gate, row: int) -> list[Tensor]:
         running = [k for k in gate.active[row] if self.candidates[k] != "none"]

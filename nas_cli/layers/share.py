@@ -1,12 +1,13 @@
 """What an edge brings to its target, in a form that the target can sum in few passes over memory."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from nas_cli.layers.depthwise import merge_phases
+from nas_cli.layers.partial_channels import shuffle
 from nas_cli.layers.pointwise import Mix
 
 
@@ -21,15 +22,29 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The sum of finished values (n, o, h, w), of products, and of biases (o) of its products."""
+    """The sum of finished values (n, o, h, w), of products, and of biases (o) of its products.
+
+    `passing`: channels beside them that no candidate saw, as (weight, images).
+    """
 
     values: list[Tensor] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
     biases: list[Tensor] = field(default_factory=list)
+    passing: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
-def total(shares: Iterable[Share]) -> Tensor | None:
+def total(shares: Sequence[Share], partial_channels: int = 1) -> Tensor | None:
     """The sum of all shares; None where they are empty."""
+    seen = _total_of_seen(shares)
+    passing = [weight * images for share in shares for weight, images in share.passing]
+    if not passing:
+        return seen
+    if seen is None:
+        seen = torch.zeros_like(passing[0][:, : passing[0].shape[1] // (partial_channels - 1)])
+    return shuffle(seen, sum(passing[1:], passing[0]), partial_channels)
+
+
+def _total_of_seen(shares: Sequence[Share]) -> Tensor | None:
     values, products, biases = [], [], []
     for share in shares:
         values += share.values

@@ -24,6 +24,7 @@ from nas_cli.layers.operations import (
     Zero,
     shifted,
 )
+from nas_cli.layers.partial_channels import edge_weights, passing_channels, seen_channels
 from nas_cli.layers.plain_state import PlainState
 from nas_cli.layers.pointwise import AffineRelu, images_of, pixels
 from nas_cli.layers.share import Product, Share
@@ -81,7 +82,8 @@ class SharedState(PlainState):
     def forward(self, state: Tensor, gate: Gate) -> list[Share]:
         with torch.autocast(state.device.type, enabled=False):  # batch statistics want full precision
             state = state if state.dtype == torch.float64 else state.float()
-            forms = _Forms(state.contiguous(memory_format=torch.channels_last))
+            seen = seen_channels(state, self.partial_channels)
+            forms = _Forms(seen.contiguous(memory_format=torch.channels_last))
             shares = [Share() for _ in gate.active]
             groups = self._groups(gate, shares)
             _push_stacks(
@@ -90,7 +92,16 @@ class SharedState(PlainState):
             _push_linear(forms, [group for group in groups if _is_linear(group.operations[0])], len(shares))
             for group in groups:
                 _push(forms, group)
+            if self.partial_channels > 1:
+                self._pass_by(state, gate, shares)
             return shares
+
+    def _pass_by(self, state: Tensor, gate: Gate, shares: list[Share]) -> None:
+        """The channels that no candidate sees; the target sums and shuffles them, once for all edges."""
+        passing = passing_channels(state, self.partial_channels, self.stride)
+        for share, weight, active in zip(shares, edge_weights(gate), gate.active, strict=True):
+            if active:
+                share.passing.append((weight, passing))
 
     def _groups(self, gate: Gate, shares: list[Share]) -> list[_Group]:
         weights = [row.unbind() for row in gate.weights.unbind()]

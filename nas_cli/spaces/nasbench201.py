@@ -199,7 +199,8 @@ class NasBench201Supernet(Supernet):
         options.form_of("side_by_side")
         self.skeleton = StagedSkeleton(space.info, space.cell_channels)
         self.cells = nn.ModuleList(
-            make_cell(PLAN, channels, plain=options.plain) for channels in space.cell_channels
+            make_cell(PLAN, channels, plain=options.plain, partial_channels=options.partial_channels)
+            for channels in space.cell_channels
         )
 
     def forward(self, images: Tensor, gates: Sequence[Gate]) -> Tensor:

@@ -1,6 +1,6 @@
 """DARTS: Differentiable Architecture Search (arXiv:1806.09055)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Literal, cast
 
@@ -50,11 +50,7 @@ class Darts(WeightSharingStrategy):
         self.finite_difference_step = finite_difference_step
         self.warmup_epochs = warmup_epochs
         self.warming_up = warmup_epochs > 0
-        device, draws = problem.trainer.device, stream(problem.seed, "gate logits")
-        self.logits = [
-            nn.Parameter((1e-3 * torch.randn(shape, generator=draws)).to(device))
-            for shape in self.supernet.gate_shapes
-        ]
+        self.logits = self.initial_parameters("gate logits", self.supernet.gate_shapes)
         self.optimizer = torch.optim.Adam(
             self.logits,
             lr=learning_rate,
@@ -62,8 +58,27 @@ class Darts(WeightSharingStrategy):
             weight_decay=weight_decay,
         )
 
+    def initial_parameters(self, name: str, shapes: Iterable[tuple[int, ...]]) -> list[nn.Parameter]:
+        """Small random ones from a stream of that name."""
+        device, draws = self.problem.trainer.device, stream(self.problem.seed, name)
+        return [nn.Parameter((1e-3 * torch.randn(shape, generator=draws)).to(device)) for shape in shapes]
+
+    @property
+    def architecture_parameters(self) -> list[nn.Parameter]:
+        """All that the architecture's optimiser holds; a variant adds its own as a group of parameters."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def weights(self) -> list[Tensor]:
+        """The normalised gate weights as learned so far, differentiable in the parameters; draws nothing."""
+        return [logits.softmax(-1) for logits in self.logits]
+
     def gates(self) -> list[Gate]:
-        return [Gate.soft(logits.softmax(-1)) for logits in self.logits]
+        """The gates of one pass; a variant that samples draws anew at each call."""
+        return [Gate.soft(weights) for weights in self.weights()]
+
+    def regulariser(self) -> Tensor | float:
+        """What is added to the loss that the architecture descends on."""
+        return 0.0
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
@@ -75,82 +90,90 @@ class Darts(WeightSharingStrategy):
 
     @torch.no_grad()
     def gate_weights(self) -> list[Tensor]:
-        return [gate.weights for gate in self.gates()]
+        return self.weights()
 
     def update_architecture(self, train: Batch, valid: Batch, descent: Descent) -> None:
         if self.warming_up:
             return
-        for logits, gradient in zip(self.logits, self.gradient(train, valid, descent), strict=True):
-            logits.grad = gradient
+        gradients = self.gradient(train, valid, descent)
+        for parameter, gradient in zip(self.architecture_parameters, gradients, strict=True):
+            parameter.grad = gradient
         self.optimizer.step()
 
     def gradient(self, train: Batch, valid: Batch, descent: Descent) -> Sequence[Tensor]:
-        """The gradient of the validation loss with respect to the logits, one tensor a gate."""
+        """The gradient of the validation loss and the regulariser, one tensor a parameter."""
         if self.order == 1:
             with frozen(self.supernet):
-                return torch.autograd.grad(self._loss_on(valid, {}, tally=True), self.logits)
+                loss = self._valid_loss(valid, {})
+                return torch.autograd.grad(loss, self.architecture_parameters, materialize_grads=True)
         if self.hessian == "exact":
             return self._exact_gradient(train, valid, descent)
         return self._finite_difference_gradient(train, valid, descent)
 
     def _exact_gradient(self, train: Batch, valid: Batch, descent: Descent) -> Sequence[Tensor]:
         weights = dict(self.supernet.named_parameters())
-        train_loss = self._loss_on(train, weights)
+        train_loss, _ = self.loss_on(train, weights)
         gradients = torch.autograd.grad(
             train_loss, list(weights.values()), create_graph=True, materialize_grads=True
         )
         virtual = virtual_step(weights, gradients, descent)
-        return torch.autograd.grad(self._loss_on(valid, virtual, tally=True), self.logits)
+        loss = self._valid_loss(valid, virtual)
+        return torch.autograd.grad(loss, self.architecture_parameters, materialize_grads=True)
 
     def _finite_difference_gradient(self, train: Batch, valid: Batch, descent: Descent) -> Sequence[Tensor]:
-        weights = dict(self.supernet.named_parameters())
-        gradients = torch.autograd.grad(
-            self._loss_on(train, weights), list(weights.values()), materialize_grads=True
-        )
+        weights, parameters = dict(self.supernet.named_parameters()), self.architecture_parameters
+        train_loss, _ = self.loss_on(train, weights)
+        gradients = torch.autograd.grad(train_loss, list(weights.values()), materialize_grads=True)
         with torch.no_grad():
             virtual = virtual_step(weights, gradients, descent)
         leaves = {name: weight.requires_grad_() for name, weight in virtual.items()}
-        valid_loss = self._loss_on(valid, leaves, tally=True)
         direct, vector = _split(
-            torch.autograd.grad(valid_loss, [*self.logits, *leaves.values()], materialize_grads=True),
-            len(self.logits),
+            torch.autograd.grad(
+                self._valid_loss(valid, leaves), [*parameters, *leaves.values()], materialize_grads=True
+            ),
+            len(parameters),
         )
         norm = torch.sqrt(sum(((part**2).sum() for part in vector), torch.zeros((), device=vector[0].device)))
         step = self.finite_difference_step / norm.clamp_min(1e-12)  # where no weight matters, none is moved
-        above, below = (self._logit_gradient_at(train, weights, vector, shift) for shift in (step, -step))
+        above, below = (self._gradient_at(train, weights, vector, shift) for shift in (step, -step))
         return [
             gradient - descent.learning_rate * (plus - minus) / (2 * step)
             for gradient, plus, minus in zip(direct, above, below, strict=True)
         ]
 
-    def _logit_gradient_at(
+    def _gradient_at(
         self, train: Batch, weights: dict[str, nn.Parameter], vector: Sequence[Tensor], shift: Tensor
     ) -> Sequence[Tensor]:
-        """The training loss's gradient with respect to the logits, at weights moved along the vector."""
+        """The training loss's gradient with respect to the parameters, at weights moved along the vector."""
         moved = {
             name: (weight + shift * part).detach()
             for (name, weight), part in zip(weights.items(), vector, strict=True)
         }
-        return torch.autograd.grad(self._loss_on(train, moved), self.logits)
+        train_loss, _ = self.loss_on(train, moved)
+        return torch.autograd.grad(train_loss, self.architecture_parameters)
 
-    def _loss_on(self, batch: Batch, weights: Mapping[str, Tensor], tally: bool = False) -> Tensor:
-        """The loss under these weights, those of the supernet where the dictionary is empty."""
+    def _valid_loss(self, batch: Batch, weights: Mapping[str, Tensor]) -> Tensor:
+        """What the architecture descends on; the loss without the regulariser goes into the figures."""
+        loss, logits = self.loss_on(batch, weights)
+        self.valid_tally.add(loss, logits, batch.labels)
+        return loss + self.regulariser()
+
+    def loss_on(self, batch: Batch, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Loss and logits with these weights (and buffers) in place of those of the supernet."""
         with self.problem.trainer.autocast():
             logits = functional_call(self.supernet, dict(weights), (batch.images, self.gates()))
-            loss = self.loss(logits, batch.labels, batch.images)
-        if tally:
-            self.valid_tally.add(loss, logits, batch.labels)
-        return loss
+            return self.loss(logits, batch.labels, batch.images), logits
 
     def architecture_state(self) -> State:
         return {
-            "logits": [logits.detach() for logits in self.logits],
+            "parameters": [parameter.detach() for parameter in self.architecture_parameters],
             "optimizer": self.optimizer.state_dict(),
         }
 
     def load_architecture_state(self, state: State) -> None:
-        for logits, saved in zip(self.logits, cast(list[Tensor], state["logits"]), strict=True):
-            logits.data.copy_(saved)
+        saved_parameters = cast(list[Tensor], state["parameters"])
+        for parameter, saved in zip(self.architecture_parameters, saved_parameters, strict=True):
+            parameter.data.copy_(saved)
         self.optimizer.load_state_dict(cast(State, state["optimizer"]))
 
 

@@ -21,6 +21,7 @@ from tests.layers.cells import (
     images,
     loss_of,
     nasbench201_plan,
+    nasnet_plan,
     path_gates,
     soft_gates,
 )
@@ -30,48 +31,59 @@ PLANS = {
     "darts reduction": darts_plan(2),
     "nasbench201": nasbench201_plan(1),
     "nasbench201 of stride 2": nasbench201_plan(2),
+    "nasnet normal": nasnet_plan(1),
+    "nasnet reduction": nasnet_plan(2),
 }
 every_plan = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
+every_part = pytest.mark.parametrize("partial_channels", [1, 2], ids=["all_channels", "half_of_the_channels"])
 
 
 @every_plan
+@every_part
 @pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
-def test_fast_is_plain_under_soft_gates(plan: CellPlan, channels_last: bool) -> None:
-    assert_same(*both_forms(plan), images(plan, 8, channels_last=channels_last), soft_gates(plan))
+def test_fast_is_plain_under_soft_gates(plan: CellPlan, partial_channels: int, channels_last: bool) -> None:
+    assert_same(
+        *both_forms(plan, partial_channels), images(plan, 8, channels_last=channels_last), soft_gates(plan)
+    )
 
 
 @every_plan
+@every_part
 @pytest.mark.parametrize("size", [4, 5, 2])
-def test_fast_is_plain_on_small_and_odd_images(plan: CellPlan, size: int) -> None:
-    assert_same(*both_forms(plan), images(plan, size), soft_gates(plan))
+def test_fast_is_plain_on_small_and_odd_images(plan: CellPlan, partial_channels: int, size: int) -> None:
+    assert_same(*both_forms(plan, partial_channels), images(plan, size), soft_gates(plan))
 
 
 @every_plan
-def test_fast_is_plain_in_evaluation_mode(plan: CellPlan) -> None:
-    plain, fast = both_forms(plan)
+@every_part
+def test_fast_is_plain_in_evaluation_mode(plan: CellPlan, partial_channels: int) -> None:
+    plain, fast = both_forms(plan, partial_channels)
     assert_same(plain.eval(), fast.eval(), images(plan, 8), soft_gates(plan))
 
 
 @every_plan
+@every_part
 @pytest.mark.parametrize("shift", range(3))
-def test_fast_is_plain_with_one_candidate_an_edge(plan: CellPlan, shift: int) -> None:
+def test_fast_is_plain_with_one_candidate_an_edge(plan: CellPlan, partial_channels: int, shift: int) -> None:
     picks = [((k * 3 + shift) % len(plan.candidates),) for k in range(len(plan.edges))]
-    assert_same(*both_forms(plan), images(plan, 8), active_gates(plan, picks))
+    assert_same(*both_forms(plan, partial_channels), images(plan, 8), active_gates(plan, picks))
 
 
 @every_plan
-def test_fast_is_plain_with_some_candidates_and_some_edges(plan: CellPlan) -> None:
+@every_part
+def test_fast_is_plain_with_some_candidates_and_some_edges(plan: CellPlan, partial_channels: int) -> None:
     active = [
         tuple(k for k in range(len(plan.candidates)) if (k + row) % 3) for row in range(len(plan.edges))
     ]
     active[1] = ()
-    assert_same(*both_forms(plan), images(plan, 8), active_gates(plan, active))
+    assert_same(*both_forms(plan, partial_channels), images(plan, 8), active_gates(plan, active))
 
 
+@every_part
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "fast"])
-def test_a_candidate_that_is_not_active_is_not_read(plain: bool) -> None:
+def test_a_candidate_that_is_not_active_is_not_read(plain: bool, partial_channels: int) -> None:
     plan = darts_plan(1)
-    cell = both_forms(plan)[0 if plain else 1]
+    cell = both_forms(plan, partial_channels)[0 if plain else 1]
     active = [(DARTS.index("sep_conv_3x3"),)] * len(plan.edges)
     gates = active_gates(plan, active)
     with torch.no_grad():
@@ -84,10 +96,13 @@ def test_a_candidate_that_is_not_active_is_not_read(plain: bool) -> None:
 
 
 @every_plan
+@every_part
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "fast"])
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-def test_what_is_cut_out_is_the_cell_under_one_hot_gates(plan: CellPlan, plain: bool, training: bool) -> None:
-    cell = both_forms(plan)[0 if plain else 1].train(training)
+def test_what_is_cut_out_is_the_cell_under_one_hot_gates(
+    plan: CellPlan, partial_channels: int, plain: bool, training: bool
+) -> None:
+    cell = both_forms(plan, partial_channels)[0 if plain else 1].train(training)
     names = [*plan.candidates, None]
     picks = [names[(5 * k + 3) % len(names)] for k in range(len(plan.edges))]
     inputs = images(plan, 8)
@@ -124,10 +139,26 @@ def test_a_discrete_cell_sums_the_operations_that_arrive() -> None:
     assert (second == 4).all()
 
 
+def test_a_discrete_cell_gives_the_states_that_are_its_outputs() -> None:
+    double = make_operation("skip_connect", CHANNELS, 1, affine=True, pool_norm=False)
+    cell = DiscreteCell(2, 2, [(0, 2, double), (0, 2, double), (2, 3, double)], outputs=(1, 3))
+    one, two = torch.ones(1, CHANNELS, 2, 2), torch.full((1, CHANNELS, 2, 2), 3.0)
+    last, node = cell([one, two])
+    assert (last == 3).all()
+    assert (node == 2).all()
+
+
+def test_rows_that_arrive_at_one_slot_are_a_group() -> None:
+    # Gates 0 and 1 are the inputs', with rows to both slots of node 2 and of node 3; gate 2 is node 2's.
+    groups = nasnet_plan(1).row_groups
+    assert groups == (((0, 0), (1, 0)), ((0, 1), (1, 1)), ((0, 2), (1, 2), (2, 0)), ((0, 3), (1, 3), (2, 1)))
+
+
 @every_plan
-def test_second_derivatives_are_those_of_the_plain_cell(plan: CellPlan) -> None:
+@every_part
+def test_second_derivatives_are_those_of_the_plain_cell(plan: CellPlan, partial_channels: int) -> None:
     """The exact second-order product of DARTS: the gates' gradient after a step of the weights."""
-    plain, fast = both_forms(plan)
+    plain, fast = both_forms(plan, partial_channels)
     inputs = [tensor.detach() for tensor in images(plan, 8)]
     gates = soft_gates(plan)
     weights = [gate.weights for gate in gates]

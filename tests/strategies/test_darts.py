@@ -7,46 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from nas_cli.data import Batch, ImageInfo
+from nas_cli.data import Batch
 from nas_cli.recipe import Recipe
-from nas_cli.spaces.nasbench201 import NasBench201
 from nas_cli.strategies.darts import Darts, virtual_step
-from nas_cli.strategy import Problem
-from nas_cli.supernet import Gate, SupernetOptions
-from nas_cli.trainer import Trainer
+from nas_cli.supernet import Gate
 from nas_cli.training import Descent
-from tests.toy import toy_images
-
-INFO = ImageInfo(channels=1, size=8, class_names=("a", "b"), mean=(0.5,), std=(0.25,), mirror=True)
+from tests.strategies.small import random_batch, small
 
 
 def small_darts(**settings: object) -> Darts:
-    """A NAS-Bench-201 supernet of two channels in float64, with momentum in its weights' optimiser."""
-    problem = Problem(
-        space=NasBench201(INFO, num_cells=1, channels=2),
-        data=toy_images(),
-        recipe=Recipe(batch_size=8, learning_rate=0.1),
-        trainer=Trainer(device="cpu", memory_format="contiguous"),
-        supernet=SupernetOptions(),
-        seed=0,
-    )
-    darts = Darts(problem, **settings)  # type: ignore[arg-type]
-    darts.supernet.double().train()
-    draws = torch.Generator().manual_seed(1)
-    darts.logits = [
-        nn.Parameter(torch.randn(shape, generator=draws, dtype=torch.float64))
-        for shape in darts.supernet.gate_shapes
-    ]
-    for weight in darts.supernet.parameters():
-        buffer = 0.1 * torch.randn(weight.shape, generator=draws, dtype=torch.float64)
-        darts.descent.optimizer.state[weight]["momentum_buffer"] = buffer
-    return darts
-
-
-def random_batch(seed: int) -> Batch:
-    draws = torch.Generator().manual_seed(seed)
-    images = torch.randn(6, 1, 8, 8, generator=draws, dtype=torch.float64)
-    return Batch(images, torch.randint(0, 2, (6,), generator=draws))
+    return small(Darts, **settings)
 
 
 def unrolled_loss(darts: Darts, logits: list[Tensor], train: Batch, valid: Batch) -> float:
@@ -110,6 +80,20 @@ def test_the_architecture_step_leaves_no_gradient_on_the_weights() -> None:
     darts = small_darts(order=1)
     darts.gradient(random_batch(1), random_batch(2), darts.descent)
     assert all(weight.grad is None and weight.requires_grad for weight in darts.supernet.parameters())
+
+
+def test_the_regulariser_is_part_of_what_the_architecture_descends_on() -> None:
+    darts, pulled = small_darts(), small(Pulled)
+    plain, regularised = (
+        strategy.gradient(random_batch(1), random_batch(2), strategy.descent) for strategy in (darts, pulled)
+    )
+    for own, other in zip(regularised, plain, strict=True):
+        torch.testing.assert_close(own, other + 3)
+
+
+class Pulled(Darts):
+    def regulariser(self) -> Tensor:
+        return 3 * torch.stack([logits.sum() for logits in self.logits]).sum()
 
 
 def test_the_architecture_rests_while_the_weights_warm_up() -> None:
