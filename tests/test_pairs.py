@@ -24,7 +24,13 @@ from tests.toy import toy_images
 PAIRS = [(space, strategy) for space in options("space") for strategy in options("strategy")]
 # Small enough for a test; a space or a strategy without such a setting keeps its own.
 SMALL_SPACE = {"channels": 4, "num_cells": 3, "num_nodes": 2, "num_blocks": 2}
-SMALL_SEARCH = {"num_evaluations": 24, "warmup_epochs": 0, "num_products": 1}
+SMALL_SEARCH = {
+    "num_evaluations": 24,
+    "warmup_epochs": 0,
+    "num_products": 1,
+    "controller_steps": 2,
+    "num_candidates": 2,
+}
 INFO = toy_images().info
 
 
