@@ -115,8 +115,8 @@ class SamplingStrategy(Strategy):
     """Proposes and observes, one architecture at a time, until `num_evaluations` or the evaluator's budget.
 
     `num_evaluations` None means until the budget is used up, or `usual_evaluations` where there is none. The
-    best of what was scored at the highest fidelity is found. A resumed search
-    replays its history: each recorded evaluation is proposed again and observed again, so a strategy
+    best of what was scored at the highest fidelity is found. A resumed search replays its history: each
+    recorded evaluation is proposed again and observed again, so a strategy
     keeps no other state. What it draws comes from generators of its own, made from the problem's seed.
     """
 
@@ -260,6 +260,8 @@ class WeightSharingStrategy(Strategy, EpochWork):
         """
         weights, affordable = self.gate_weights(), self.problem.affordable
         assert weights is not None, "a strategy without gate weights overrides derive"
+        if note := undecided_note(gate_entropy(weights)):
+            self.log.info(note)
         architecture = self.supernet.discretise(weights)
         if affordable is None or affordable.allows(architecture):
             return architecture
@@ -296,9 +298,6 @@ class WeightSharingStrategy(Strategy, EpochWork):
         run_epochs(self, run, "search")
         architecture = self.derive(run, evaluator)
         self._watch(architecture)
-        weights = self.gate_weights()
-        if weights is not None and (note := undecided_note(gate_entropy(weights))):
-            self.log.info(note)
         return Found(architecture, evaluator.evaluate(architecture))
 
     def start_epoch(self, epoch: int) -> None:

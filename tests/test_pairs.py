@@ -1,5 +1,6 @@
 """Every strategy of conf/strategy on every space of conf/space: it runs to its end, or says why not."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ SMALL_SEARCH = {
     "warmup_epochs": 0,
     "num_products": 1,
     "controller_steps": 2,
-    "num_candidates": 2,
+    "num_candidates": 20,
+    "phases": [{"opens": [], "share": 0.5}, {"opens": ["kernel", "depth", "width"], "share": 0.5}],
 }
 INFO = toy_images().info
 
@@ -41,7 +43,7 @@ class Arbitrary(Evaluator):
         return Evaluation(seed_for(0, *architecture.picks) % 1000 / 10, seconds=0.0)
 
 
-def node_of(group: str, name: str, small: dict[str, int]) -> DictConfig:
+def node_of(group: str, name: str, small: Mapping[str, object]) -> DictConfig:
     node = OmegaConf.load(options(group)[name])
     assert isinstance(node, DictConfig)
     node.update({key: value for key, value in small.items() if key in node})

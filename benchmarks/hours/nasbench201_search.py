@@ -1,6 +1,6 @@
 """Weight-sharing searches of NAS-Bench-201 on real images; what they find is looked up in the table.
 
-    OMP_NUM_THREADS=1 python benchmarks/hours/nasbench201_search.py cifar10_20k.npz nasbench201.npz [strategy ...]
+    OMP_NUM_THREADS=1 python benchmarks/hours/nasbench201_search.py IMAGES.npz TABLE.npz [strategy ...]
 
 Runs `nas search experiment=nasbench201_cpu` for each strategy and seed, in outputs/ of the folder it is
 started in, and prints one line a search and one a strategy: CIFAR-10 test accuracy after 200 epochs as the

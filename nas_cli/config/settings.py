@@ -8,9 +8,10 @@ import importlib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -217,7 +218,8 @@ def _literals(annotation: Any) -> list[str]:
     """Every string that a Literal within the annotation names."""
     if get_origin(annotation) is Literal:
         return [option for option in get_args(annotation) if isinstance(option, str)]
-    return [option for part in get_args(annotation) for option in _literals(part)]
+    parts = get_type_hints(annotation).values() if is_dataclass(annotation) else get_args(annotation)
+    return [option for part in parts for option in _literals(part)]
 
 
 def describe(annotation: Any) -> str:
@@ -232,6 +234,9 @@ def describe(annotation: Any) -> str:
     if origin in (tuple, list):
         length = f" of {len(parts)}" if origin is tuple and Ellipsis not in parts else ""
         return f"a list{length} ({describe(parts[0])} each)"
+    if is_dataclass(annotation):
+        entries = get_type_hints(annotation, include_extras=True).items()
+        return "{" + ", ".join(f"{name}: {describe(part)}" for name, part in entries) + "}"
     return _NAMES.get(annotation) or str(getattr(annotation, "__name__", annotation)).lower()
 
 

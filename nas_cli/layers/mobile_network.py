@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from nas_cli.data import ImageInfo
 from nas_cli.layers.head import Classifier
 from nas_cli.layers.inverted_residual import ACTIVATIONS, Activation, Block, ConvNorm, InvertedResidual, Place
-from nas_cli.layers.stem import LARGEST_SMALL_IMAGE
 
 Step = Callable[[Tensor], Tensor]
 """What a block computes."""
@@ -22,6 +21,7 @@ class Around:
     """What is around the blocks: channels, the size that images are resized to, the activation."""
 
     stem_channels: int
+    stem_stride: int
     first_channels: int
     last_channels: int
     head_channels: int
@@ -34,9 +34,8 @@ class MobileSkeleton(nn.Module):
 
     def __init__(self, info: ImageInfo, around: Around) -> None:
         super().__init__()
-        stride = 1 if around.resolution <= LARGEST_SMALL_IMAGE else 2
         self.around = around
-        self.stem = ConvNorm(info.channels, around.stem_channels, 3, stride)
+        self.stem = ConvNorm(info.channels, around.stem_channels, 3, around.stem_stride)
         first = Place(around.stem_channels, around.first_channels, 1, around.activation)
         self.first = InvertedResidual(first, Block(kernel=3, expansion=1))
         self.head = ConvNorm(around.last_channels, around.head_channels)

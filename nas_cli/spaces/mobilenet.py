@@ -18,14 +18,8 @@ from nas_cli.layers.inverted_residual import Activation, Block, InvertedResidual
 from nas_cli.layers.mobile_network import Around, MobileNetwork, MobileSkeleton, scaled, stage_places
 from nas_cli.layers.stem import LARGEST_SMALL_IMAGE, check_image_size
 from nas_cli.recipe import Count, Positive
-from nas_cli.space import CellGraph, SearchSpace
+from nas_cli.space import CellGraph, SearchSpace, ascending
 from nas_cli.supernet import Gate, Supernet, SupernetOptions
-
-
-def ascending(values: tuple[int, ...]) -> tuple[int, ...]:
-    if list(values) != sorted(set(values)):
-        raise ValueError("in ascending order, none twice")
-    return values
 
 
 def odd(kernels: tuple[int, ...]) -> tuple[int, ...]:
@@ -63,8 +57,6 @@ class MobileNet(SearchSpace):
     are ascending: the last of each is the largest network. What is picked for layers beyond the depth is
     not used, and `canonical` spells it with the first options.
 
-    Images of more than 64 pixels are halved by the first convolution, smaller ones are not.
-
     Deviations: one activation throughout and no squeeze-and-excitation, where Once-for-All
     (arXiv:1908.09791) searches in MobileNetV3 (arXiv:1905.02244), which has both; the resolution is a
     setting, where Once-for-All samples it as it trains; every stage has the same options of depth,
@@ -78,6 +70,7 @@ class MobileNet(SearchSpace):
         info: ImageInfo,
         *,
         stem_channels: Count = 16,
+        stem_stride: Literal[1, 2] | None = None,
         first_channels: Count = 16,
         stage_channels: StageChannels = (16, 24, 40),
         stage_strides: StageStrides = (1, 2, 2),
@@ -96,11 +89,13 @@ class MobileNet(SearchSpace):
                 "Give one number a stage in both."
             )
         size = resolution or info.size
-        _check_size(replace(info, size=size), stage_strides)
+        stem_stride = stem_stride or (1 if size <= LARGEST_SMALL_IMAGE else 2)
+        _check_size(replace(info, size=size), (stem_stride, *stage_strides))
         self.info = info
         self.depths, self.kernels, self.expansions = depths, kernels, expansions
         widths = [scaled(channels, width_multiplier) for channels in (first_channels, *stage_channels)]
         self.around = Around(
+            stem_stride=stem_stride,
             stem_channels=scaled(stem_channels, width_multiplier),
             first_channels=widths[0],
             last_channels=widths[-1],
@@ -188,9 +183,8 @@ class MobileNet(SearchSpace):
 
 def _check_size(info: ImageInfo, strides: Sequence[int]) -> None:
     """Raises UnsupportedError where the last maps would be smaller than 2x2."""
-    halves_first = info.size > LARGEST_SMALL_IMAGE
     try:
-        check_image_size(info, num_reductions=strides.count(2) + halves_first)
+        check_image_size(info, num_reductions=strides.count(2))
     except UnsupportedError as error:
         raise UnsupportedError(f"{error} space.resolution resizes them on the fly.") from error
 

@@ -11,7 +11,7 @@ from nas_cli.layers.depthwise import depthwise_conv2d, merge_phases, split_phase
 @pytest.mark.parametrize("size", [(8, 8), (5, 7), (4, 6), (2, 2), (1, 1)], ids=str)
 @pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
 def test_it_is_the_plain_convolution(
     kernel: int, stride: int, dilation: int, size: tuple[int, int], channels_last: bool
 ) -> None:
@@ -35,14 +35,14 @@ def test_it_is_the_plain_convolution(
 
 
 @pytest.mark.parametrize("size", [6, 4])
-@pytest.mark.parametrize("dilation", [1, 2])
-def test_it_is_twice_differentiable(size: int, dilation: int) -> None:
+@pytest.mark.parametrize(("kernel", "dilation"), [(5, 1), (5, 2), (7, 1)])
+def test_it_is_twice_differentiable(size: int, kernel: int, dilation: int) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 2, size, size, dtype=torch.float64, generator=generator, requires_grad=True)
-    weight = torch.randn(2, 1, 5, 5, dtype=torch.float64, generator=generator, requires_grad=True)
+    weight = torch.randn(2, 1, kernel, kernel, dtype=torch.float64, generator=generator, requires_grad=True)
 
     def convolve(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return depthwise_conv2d(x, weight, stride=1, padding=2 * dilation, dilation=dilation)
+        return depthwise_conv2d(x, weight, stride=1, padding=kernel // 2 * dilation, dilation=dilation)
 
     assert torch.autograd.gradcheck(convolve, (x, weight), fast_mode=True)
     assert torch.autograd.gradgradcheck(convolve, (x, weight), fast_mode=True)

@@ -6,13 +6,16 @@ from functools import cache
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from nas_cli.architecture import Architecture
+from nas_cli.config import build
 from nas_cli.cost import count_parameters, multiply_adds
 from nas_cli.errors import ConfigError, UnsupportedError
 from nas_cli.layers.inverted_residual import Block
 from nas_cli.seeds import seeded
+from nas_cli.space import SearchSpace
 from nas_cli.spaces.mobilenet import ElasticMobileNet, MobileNet, SideBySideMobileNet
 from nas_cli.supernet import Form, Gate, Supernet, SupernetOptions
 from tests.spaces.images import image_info, images_of
@@ -147,7 +150,9 @@ def test_images_of_8_to_224_pixels_are_read(size: int, channels: int) -> None:
 
 def test_large_images_are_halved_by_the_first_convolution_and_small_ones_are_not() -> None:
     small, large = (MobileNet(image_info(size)).make_skeleton() for size in (64, 65))
-    assert (small.stem.conv.stride, large.stem.conv.stride) == ((1, 1), (2, 2))
+    halved = MobileNet(image_info(64), stem_stride=2).make_skeleton()
+    strides = [skeleton.stem.conv.stride for skeleton in (small, large, halved)]
+    assert strides == [(1, 1), (2, 2), (2, 2)]
 
 
 def test_images_are_resized_to_the_resolution() -> None:
@@ -171,8 +176,29 @@ def test_a_width_multiplier_rounds_to_multiples_of_8_and_does_not_narrow_the_hea
     assert MobileNet(image_info(), width_multiplier=1.5).around.head_channels == 192
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"kernels": []}, "at least 1 entries"),
+        ({"kernels": [3, 4]}, "an even kernel has no centre"),
+        ({"kernels": [5, 3]}, "in ascending order"),
+        ({"expansions": [3, 3]}, "none twice"),
+        ({"expansions": [1, 3]}, "at least 2"),
+        ({"depths": [0, 1]}, "at least 1"),
+        ({"stage_strides": [1, 2, 4]}, "one of 1, 2"),
+        ({"activation": "swish"}, "Did you mean hard_swish"),
+        ({"resolution": 4}, "at least 8"),
+    ],
+    ids=str,
+)
+def test_a_wrong_setting_is_refused_by_name(setting: dict[str, object], said: str) -> None:
+    node = OmegaConf.create({"_target_": "nas_cli.spaces.mobilenet.MobileNet", **setting})
+    with pytest.raises(ConfigError, match=f"space.{next(iter(setting))}=.*{said}"):
+        build(SearchSpace, node, image_info())  # type: ignore[type-abstract,unused-ignore]
+
+
 def test_stages_with_unlike_lists_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"stage_channels=\[8, 16\] are 2 .* stage_strides=\[1\] are 1"):
+    with pytest.raises(ConfigError, match=r"stage_channels=\[8, 16\] are 2 .*stage_strides=\[1\] are 1"):
         MobileNet(image_info(), stage_channels=(8, 16), stage_strides=(1,))
 
 
@@ -238,6 +264,14 @@ def test_a_cut_out_shares_no_weight_with_the_supernet(form: Form) -> None:
     shared = {tensor.untyped_storage().data_ptr() for tensor in supernet.state_dict().values()}
     state = supernet.cut_out(largest(space)).state_dict()
     assert not shared & {tensor.untyped_storage().data_ptr() for tensor in state.values()}
+
+
+@every_form
+def test_the_weights_of_a_cut_out_can_be_trained(form: Form) -> None:
+    space, supernet = trained(form)
+    network = supernet.cut_out(largest(space))
+    network(images_of(space.info)).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
 
 
 @every_form
