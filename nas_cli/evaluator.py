@@ -22,10 +22,14 @@ class Evaluator(ABC):
 
     `supernet` is the one a weight-sharing strategy trains, None where the strategy samples. The score
     of an architecture depends on the problem's seed and the fidelity alone: asked twice, it is the same.
-    `budget_seconds`, where set, ends a search: an evaluation that would exceed it is not counted.
+    `budget_seconds`, where set, ends a search: an evaluation that would exceed it is not counted. `unit` is
+    what the scores are told in: percent of accuracy, or none. `metrics` names what every evaluation brings
+    besides its score; all of them are costs.
     """
 
     budget_seconds: float | None = None
+    unit: str = "%"
+    metrics: tuple[str, ...] = ()
 
     @abstractmethod
     def evaluate(self, architecture: Architecture, fidelity: int | None = None) -> Evaluation:

@@ -118,6 +118,13 @@ class SearchSpace(ABC):
             )
 
 
+def ascending(values: tuple[int, ...]) -> tuple[int, ...]:
+    """For the annotation of a list of options: pydantic says what it must be where it raises ValueError."""
+    if list(values) != sorted(set(values)):
+        raise ValueError("in ascending order, none twice")
+    return values
+
+
 _OF_ANOTHER = (
     "It is of another space, or of this one with other settings: a genotype file brings its own, "
     "so leave out those space.* that change the choices."

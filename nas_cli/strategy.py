@@ -112,8 +112,8 @@ class SamplingStrategy(Strategy):
     """Proposes and observes, one architecture at a time, until `num_evaluations` or the evaluator's budget.
 
     `num_evaluations` None means until the budget is used up, or `usual_evaluations` where there is none. The
-    best of what was scored at the highest fidelity is found. A resumed search
-    replays its history: each recorded evaluation is proposed again and observed again, so a strategy
+    best of what was scored at the highest fidelity is found. A resumed search replays its history: each
+    recorded evaluation is proposed again and observed again, so a strategy
     keeps no other state. What it draws comes from generators of its own, made from the problem's seed.
     """
 

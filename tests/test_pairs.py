@@ -29,6 +29,8 @@ SMALL_SEARCH = {
     "num_evaluations": 24,
     "warmup_epochs": 0,
     "num_products": 1,
+    "controller_steps": 2,
+    "num_candidates": 20,
     "phases": [{"opens": [], "share": 0.5}, {"opens": ["kernel", "depth", "width"], "share": 0.5}],
 }
 INFO = toy_images().info

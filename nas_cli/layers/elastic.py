@@ -18,22 +18,7 @@ from nas_cli.layers.inverted_residual import (
     InvertedResidual,
     Place,
 )
-
-
-class SlicedBatchNorm(nn.BatchNorm2d):
-    """Normalises, and tracks the statistics of, as many channels as the images have."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert self.momentum is not None, "channels are not tracked equally often: no average over batches"
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        if self.training:
-            self.num_batches_tracked.add_(1)
-        used = slice(x.shape[1])
-        mean, variance = self.running_mean[used], self.running_var[used]
-        scale, shift = self.weight[used], self.bias[used]
-        return F.batch_norm(x, mean, variance, scale, shift, self.training, self.momentum, self.eps)
+from nas_cli.layers.sliced import SlicedBatchNorm, take_slices
 
 
 class SlicedConvNorm(ConvNorm):
@@ -106,14 +91,9 @@ class ElasticInvertedResidual(nn.Module):
         """This block by itself, with copies of its weights and statistics."""
         with torch.device("meta"):  # no initial weights are drawn
             alone = InvertedResidual(self.place, block)
-        source = self.state_dict()
+        take_slices(alone, self)
         hidden = block.expansion * self.place.in_channels
-        source["depthwise.conv.weight"] = self.depthwise.weight_of(block.kernel, hidden)
-        slices = {
-            name: source[name][tuple(slice(length) for length in tensor.shape)].clone()
-            for name, tensor in alone.state_dict().items()
-        }
-        alone.load_state_dict(slices, assign=True)
+        alone.depthwise.conv.weight.copy_(self.depthwise.weight_of(block.kernel, hidden))
         return alone
 
     @torch.no_grad()

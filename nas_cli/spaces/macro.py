@@ -20,14 +20,8 @@ from nas_cli.layers.sliced import (
 )
 from nas_cli.layers.stages import ChainNetwork, MixedLayer, Stage, make_entries
 from nas_cli.layers.stem import check_image_size
-from nas_cli.space import CellGraph, SearchSpace
+from nas_cli.space import CellGraph, SearchSpace, ascending
 from nas_cli.supernet import Gate, Supernet, SupernetOptions
-
-
-def ascending(values: tuple[int, ...]) -> tuple[int, ...]:
-    if list(values) != sorted(set(values)):
-        raise ValueError("in ascending order, none twice")
-    return values
 
 
 def distinct(names: tuple[Operation, ...]) -> tuple[Operation, ...]:

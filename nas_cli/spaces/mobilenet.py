@@ -18,14 +18,8 @@ from nas_cli.layers.inverted_residual import Activation, Block, InvertedResidual
 from nas_cli.layers.mobile_network import Around, MobileNetwork, MobileSkeleton, scaled, stage_places
 from nas_cli.layers.stem import LARGEST_SMALL_IMAGE, check_image_size
 from nas_cli.recipe import Count, Positive
-from nas_cli.space import CellGraph, SearchSpace
+from nas_cli.space import CellGraph, SearchSpace, ascending
 from nas_cli.supernet import Gate, Supernet, SupernetOptions
-
-
-def ascending(values: tuple[int, ...]) -> tuple[int, ...]:
-    if list(values) != sorted(set(values)):
-        raise ValueError("in ascending order, none twice")
-    return values
 
 
 def odd(kernels: tuple[int, ...]) -> tuple[int, ...]:

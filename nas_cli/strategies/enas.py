@@ -66,7 +66,8 @@ class Enas(WeightSharingStrategy):
 
     def batches(self, first: int, last: int) -> Iterator[tuple[Batch, ...]]:
         """Of the steps of one epoch: those of the weights, then those of the controller."""
-        epoch, position = divmod(first, self.steps_per_epoch)
+        epoch = last // self.steps_per_epoch - 1
+        position = first - epoch * self.steps_per_epoch
         weights_first = min(position, self.weight_steps)
         controller_first = position - weights_first
         weights, controller = epoch * self.weight_steps, epoch * self.controller_steps

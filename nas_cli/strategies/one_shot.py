@@ -70,7 +70,7 @@ class OneShot(WeightSharingStrategy):
         ]
         self.optimizer = torch.optim.Adam(self.logits, lr=path_learning_rate or 3e-4, betas=(0.5, 0.999))
 
-    def batches(self, first: int, last: int) -> Iterator[tuple[Batch, Batch]]:
+    def batches(self, first: int, last: int) -> Iterator[tuple[Batch, ...]]:
         """Where no path weights learn, the architecture's part waits for the evolution."""
         if self.learns_paths:
             return super().batches(first, last)

@@ -7,11 +7,11 @@ from torch import Tensor
 from nas_cli.layers.elastic import (
     ElasticDepthwiseConvNorm,
     ElasticInvertedResidual,
-    SlicedBatchNorm,
     SlicedConvNorm,
     centre,
 )
 from nas_cli.layers.inverted_residual import Activation, Block, InvertedResidual, Place
+from nas_cli.layers.sliced import SlicedBatchNorm
 
 PLACE = Place(4, 4, 1, "relu6")
 
