@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/ofa.py step [--rounds 5]
     OMP_NUM_THREADS=1 python benchmarks/ofa.py train cifar10_20k.npz [shrinking] [at_once] [--steps 1200]
 
-`step`: a step of four sub-networks of a network of MobileNetV3's size, batch 64 at 32 pixels, with and without
-the teacher, in CPU seconds at one thread; beside it the plain first-order DARTS step of `supernet.py`, at half
-that batch. MobileNetV3 halves images of 32 pixels in its stem, and this space does not: so they are resized to
-16. The last stage then has maps of 2x2 where MobileNetV3's have one pixel.
+`step`: a step of four sub-networks of a network of MobileNetV3's size, batch 64 at 32 pixels, with and
+without the teacher, in CPU seconds at one thread; beside it the plain first-order DARTS step of
+`supernet.py`, at half that batch. MobileNetV3 halves images of 32 pixels in its stem, and this space does
+not: so they are resized to 16. The last stage then has maps of 2x2 where MobileNetV3's have one pixel.
 
 `train`: a small space on CIFAR-10, the same number of steps each. `shrinking` is conf/strategy/ofa.yaml;
 `at_once` has everything open from the first step, four sub-networks a step and no teacher. Mean accuracy of
@@ -108,10 +108,8 @@ def measure_step(rounds: int) -> None:
                 seconds[name].append(taken)
     for name, values in seconds.items():
         say(f"{name}: {summary(values)} CPU seconds")
-    shares = [
-        ofa / (2 * plain)
-        for ofa, plain in zip(*(seconds[name] for name in (list(runs)[0], list(runs)[2])), strict=True)
-    ]
+    sandwiches, _, darts_steps = seconds.values()
+    shares = [ours / (2 * plain) for ours, plain in zip(sandwiches, darts_steps, strict=True)]
     say(f"four sub-networks / plain DARTS step at batch {BATCH}: {summary(shares)}")
 
 
