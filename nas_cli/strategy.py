@@ -62,8 +62,11 @@ class Problem:
 
     def neighbours(self, architecture: Architecture) -> list[Architecture]:
         """All that differ in one pick, among what the budget allows."""
-        neighbours = self.space.neighbours(architecture)
-        return [one for one in neighbours if self.affordable is None or self.affordable.allows(one)]
+        return [one for one in self.space.neighbours(architecture) if self.allows(one)]
+
+    def allows(self, architecture: Architecture) -> bool:
+        """Whether it keeps to the budget, for strategies that write architectures by themselves."""
+        return self.affordable is None or self.affordable.allows(architecture)
 
 
 @dataclass(frozen=True, slots=True)

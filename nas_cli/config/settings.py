@@ -218,7 +218,10 @@ def _literals(annotation: Any) -> list[str]:
     """Every string that a Literal within the annotation names."""
     if get_origin(annotation) is Literal:
         return [option for option in get_args(annotation) if isinstance(option, str)]
-    parts = get_type_hints(annotation).values() if is_dataclass(annotation) else get_args(annotation)
+    is_class = isinstance(annotation, type) and is_dataclass(
+        annotation
+    )  # not a validator, which is an instance
+    parts = get_type_hints(annotation).values() if is_class else get_args(annotation)
     return [option for part in parts for option in _literals(part)]
 
 

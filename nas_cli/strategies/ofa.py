@@ -18,6 +18,7 @@ from nas_cli.recipe import Count, NonNegative
 from nas_cli.run import Run
 from nas_cli.shrinking import Phase, Shrinking
 from nas_cli.strategies.evolution import Evolution
+from nas_cli.strategies.predicted_evolution import PredictedEvolution
 from nas_cli.strategy import Problem, WeightSharingStrategy
 from nas_cli.supernet import Gate, Supernet
 from nas_cli.training import Descent, State
@@ -53,9 +54,11 @@ class Ofa(WeightSharingStrategy):
         *,
         phases: Annotated[tuple[Phase, ...], Field(min_length=1)] = PHASES,
         distillation_weight: NonNegative = 1.0,
-        num_evaluations: Count = 200,
-        population_size: Annotated[int, Field(ge=2)] = 20,
-        tournament_size: Count = 5,
+        predictor_samples: Count = 100,
+        num_predictions: Count = 1000,
+        num_finalists: Count = 10,
+        population_size: Annotated[int, Field(ge=2)] = 100,
+        tournament_size: Count = 10,
     ) -> None:
         super().__init__(replace(problem, supernet=replace(problem.supernet, form="elastic")))
         self.distillation_weight = distillation_weight
@@ -71,11 +74,14 @@ class Ofa(WeightSharingStrategy):
         self.teacher: Supernet | None = None
         self.teaching_gates: list[Gate] = []
         self.soft_labels: Tensor | None = None
-        self.evolution = Evolution(
+        evolution = Evolution(
             problem,
-            num_evaluations=num_evaluations,
+            num_evaluations=num_predictions,
             population_size=population_size,
             tournament_size=tournament_size,
+        )
+        self.among_trained = PredictedEvolution(
+            problem, evolution, predictor_samples=predictor_samples, num_finalists=num_finalists
         )
 
     def batches(self, first: int, last: int) -> Iterator[tuple[Batch, Batch]]:
@@ -128,7 +134,7 @@ class Ofa(WeightSharingStrategy):
         return {**super().end_epoch(epoch), "phase": self.shrinking.phase_at(last_step) + 1}
 
     def derive(self, run: Run, evaluator: Evaluator) -> Architecture:
-        return self.evolution.search(run, evaluator).architecture
+        return self.among_trained.search(run, evaluator).architecture
 
     def architecture_state(self) -> State:
         return {"teacher": self.teacher.state_dict() if self.teacher else None}

@@ -33,6 +33,13 @@ PHASES = (
     Phase(opens=("depth",), share=0.25, num_paths=2),
     Phase(opens=("width",), share=0.25, num_paths=3),
 )
+SMALL = {
+    "predictor_samples": 6,
+    "num_predictions": 20,
+    "num_finalists": 2,
+    "population_size": 5,
+    "tournament_size": 2,
+}
 NUM_STEPS = 12
 """Four epochs of three steps; each phase is an epoch."""
 
@@ -62,7 +69,7 @@ def small_problem(**recipe: float) -> Problem:
 
 
 def make(problem: Problem | None = None, phases: tuple[Phase, ...] = PHASES, weight: float = 1.0) -> Ofa:
-    ofa = Ofa(problem or small_problem(), phases=phases, distillation_weight=weight, num_evaluations=5)
+    ofa = Ofa(problem or small_problem(), phases=phases, distillation_weight=weight, **SMALL)
     ofa.start_epoch(0)
     return ofa
 
@@ -252,7 +259,7 @@ def test_a_search_stopped_inside_or_between_phases_ends_as_one_that_was_not(
 
 def searched(run: Run, stop_at: int | None = None) -> tuple[Ofa, Architecture]:
     """A search that is asked to stop in the step `stop_at`, counted from 1."""
-    ofa = StoppedOfa(small_problem(), phases=PHASES, num_evaluations=3)
+    ofa = StoppedOfa(small_problem(), phases=PHASES, **SMALL)
     ofa.stop_at = stop_at
     with run:
         evaluator = SharedWeights(ofa.problem, ofa.supernet, recalibration_batches=1)
