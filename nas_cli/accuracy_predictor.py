@@ -161,19 +161,22 @@ def normal_quantiles(scores: Sequence[float]) -> Array:
 
 def squared_distances(rows: Sequence[Bag], columns: Sequence[Bag]) -> Array:
     """(rows, columns) squared Euclidean distances between bags."""
-    words = {word: place for place, word in enumerate({word: 0 for bag in [*rows, *columns] for word in bag})}
+    words = {word: place for place, word in enumerate({word: 0 for bag in columns for word in bag})}
     left, right = (_table(bags, words) for bags in (rows, columns))
     center = right.mean(0)  # for precision: the differences of large features may be small
     left, right = left - center, right - center
-    squares = (left**2).sum(1)[:, None] + (right**2).sum(1)[None] - 2 * left @ right.T
-    distances: Array = np.maximum(squares, 0.0)
+    only_in_rows = [sum(bag[word] ** 2 for word in bag if word not in words) for bag in rows]
+    squares = np.array(only_in_rows) + (left**2).sum(1)
+    distances: Array = np.maximum(squares[:, None] + (right**2).sum(1) - 2 * left @ right.T, 0.0)
     return distances
 
 
 def _table(bags: Sequence[Bag], words: Mapping[tuple[str, ...], int]) -> Array:
+    """(bags, words) how much of each word; other words are left out."""
     table = np.zeros((len(bags), len(words)))
     for row, bag in enumerate(bags):
-        table[row, [words[word] for word in bag]] = list(bag.values())
+        known = [word for word in bag if word in words]
+        table[row, [words[word] for word in known]] = [bag[word] for word in known]
     return table
 
 

@@ -35,7 +35,7 @@ class Predictor(SamplingStrategy):
         num_evaluations: Count | None = None,
         num_initial: Count = 8,
         batch_size: Count = 5,
-        num_candidates: Annotated[int, Field(ge=2)] = 1000,
+        num_candidates: Annotated[int, Field(ge=2)] = 2000,
         num_parents: Count = 10,
         zero_cost: tuple[ScoreName, ...] = (),
     ) -> None:
@@ -51,6 +51,7 @@ class Predictor(SamplingStrategy):
         )
         self.scores: dict[Architecture, float] = {}
         self.batch: list[Architecture] = []
+        self.chosen: set[Architecture] = set()
         self.rng = random.Random(seed_for(problem.seed, "predictor"))
         self.noise = np.random.default_rng(seed_for(problem.seed, "predictor", "noise"))
 
@@ -71,19 +72,21 @@ class Predictor(SamplingStrategy):
         if not self.batch:
             self.predictor.fit(list(self.scores), list(self.scores.values()))
             self.batch = self.thompson_batch(self.candidates())
+            self.chosen.update(self.batch)
         return Proposal(self.batch.pop())
 
     def observe(self, architecture: Architecture, evaluation: Evaluation) -> None:
         self.scores[self.problem.space.canonical(architecture)] = evaluation.score
 
     def candidates(self) -> list[Architecture]:
-        """Different architectures without a score; any, where all that were drawn have one."""
+        """Different architectures, neither scored nor chosen before; any, where all that were drawn are."""
         best = sorted(self.scores, key=self.scores.__getitem__, reverse=True)[: self.num_parents]
         half = self.num_candidates // 2
         drawn = [self.problem.mutate(best[k % len(best)], self.rng) for k in range(half)]
         drawn += [self.problem.sample(self.rng) for _ in range(self.num_candidates - half)]
         different = list(dict.fromkeys(map(self.problem.space.canonical, drawn)))
-        return [architecture for architecture in different if architecture not in self.scores] or different
+        known = self.scores.keys() | self.chosen
+        return [architecture for architecture in different if architecture not in known] or different
 
     def thompson_batch(self, candidates: list[Architecture]) -> list[Architecture]:
         """The best candidate of each of `batch_size` draws; the same one is taken once."""
