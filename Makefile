@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # The networks of the tests are so small that a second thread only waits
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest
 
-.PHONY: quickstart test test-all check bench
+.PHONY: quickstart test test-all check bench methods
 
 # Search, derive and retrain on two cores with images that come with scikit-learn; ends in a table
 quickstart: $(VENV)/.installed
@@ -28,6 +28,11 @@ check: $(VENV)/.installed-dev
 # Every figure of the README
 bench: $(VENV)/.installed-dev
 	set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+
+# The table of methods of docs/results.md: under two hours on two cores; DATASET=digits: a quarter of an hour
+DATASET ?= $(firstword $(wildcard $(NAS_DATA)/cifar10_20k.npz ../shared/data/cifar10_20k.npz) cifar10)
+methods: $(VENV)/.installed
+	$(BIN)/python benchmarks/hours/methods.py $(DATASET)
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "nas needs Python 3.11 or newer: make PYTHON=...")'

@@ -1,12 +1,13 @@
 """What `conf/` and a user's own folder offer: groups, their options, a line on each. No Hydra, no torch."""
 
 import difflib
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
 
-COMMANDS = ("search", "derive", "retrain", "profile")
+COMMANDS = ("search", "derive", "retrain", "profile", "latency")
 
 
 def conf_dir() -> Path:
@@ -53,6 +54,12 @@ def summary(file: Path) -> str:
     if lines and lines[0].startswith("# @package"):
         del lines[0]
     return lines[0].lstrip("# ").rstrip() if lines and lines[0].startswith("#") else ""
+
+
+def make_importable(folder: Path | None) -> None:
+    """Modules in the user's folder can be named by `_target_`; they come last, so they shadow nothing."""
+    if folder is not None and str(folder.resolve()) not in sys.path:
+        sys.path.append(str(folder.resolve()))
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

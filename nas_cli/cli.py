@@ -190,6 +190,28 @@ def profile(
     jobs.profile(request, as_json=as_json)
 
 
+@app.command(cls=ComposedCommand)
+def latency(
+    overrides: Overrides = None,
+    *,
+    multirun: Multirun = False,
+    config_dir: ConfigDir = None,
+    config_name: ConfigName = None,
+    cfg: ShowCfg = None,
+    info: ShowInfo = None,
+) -> None:
+    """Measure a space's candidates on this machine; writes latency.json under outputs/latency."""
+    _run(
+        "latency",
+        overrides,
+        multirun=multirun,
+        config_dir=config_dir,
+        config_name=config_name,
+        cfg=cfg,
+        info=info,
+    )
+
+
 @app.command("list")
 def list_options(config_dir: ConfigDir = None) -> None:
     """What there is: spaces, strategies, data sets, published genotypes, a line on each."""

@@ -32,12 +32,15 @@ def gate_entropy(weights: Sequence[Tensor]) -> float:
 
 
 def skip_shares(space: SearchSpace, architecture: Architecture) -> dict[str, float]:
-    """{kind of cell: share of its operations that are skips}; the kind is a choice name's first word."""
-    operations = defaultdict(list)
+    """{kind of cell: share of its operations that are skips}.
+
+    The kind is the first word of a choice's name where the space draws cells of that name, `cell` elsewhere.
+    """
+    kinds, operations = space.cells(architecture), defaultdict(list)
     for choice, pick in zip(space.choices, architecture.picks, strict=True):
         if SKIP in choice.options:
-            kind = choice.name.split(".")[0] if "." in choice.name else "cell"
-            operations[kind].append(choice.options[pick] == SKIP)
+            kind = choice.name.split(".")[0]
+            operations[kind if kind in kinds else "cell"].append(choice.options[pick] == SKIP)
     return {kind: sum(skips) / len(skips) for kind, skips in operations.items()}
 
 

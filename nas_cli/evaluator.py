@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nas_cli.architecture import Architecture
+from nas_cli.errors import UnsupportedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +22,26 @@ class Evaluator(ABC):
 
     `supernet` is the one a weight-sharing strategy trains, None where the strategy samples. The score
     of an architecture depends on the problem's seed and the fidelity alone: asked twice, it is the same.
-    `budget_seconds`, where set, ends a search: an evaluation that would exceed it is not counted.
+    `budget_seconds`, where set, ends a search: an evaluation that would exceed it is not counted. `unit` is
+    what the scores are told in: percent of accuracy, or none. `metrics` names what every evaluation brings
+    besides its score; all of them are costs.
     """
 
     budget_seconds: float | None = None
+    unit: str = "%"
+    metrics: tuple[str, ...] = ()
 
     @abstractmethod
     def evaluate(self, architecture: Architecture, fidelity: int | None = None) -> Evaluation:
         """Score one architecture; `fidelity` (epochs) None means the evaluator's own setting."""
+
+    def check_fidelity(self, fidelity: int) -> None:
+        """Raise InputError where it cannot score at that fidelity, which is so unless a subclass can."""
+        raise UnsupportedError(
+            f"This strategy scores at several fidelities, such as {fidelity} epochs, and evaluator="
+            f"{type(self).__name__} has one alone. "
+            "Use evaluator=from_scratch, or a table with evaluator=tabular."
+        )
 
     def report(self, architecture: Architecture) -> Mapping[str, float]:
         """What is told of the winner at the end and never searched on, such as a table's test accuracy."""

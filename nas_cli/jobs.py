@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from nas_cli.catalogue import conf_dir, settings_of
+from nas_cli.catalogue import conf_dir, make_importable, settings_of
 from nas_cli.config import check
 from nas_cli.config.composition import Request, compose, compose_jobs, user_folder
 from nas_cli.config.preparation import prepare, quote
@@ -63,7 +63,7 @@ class Job:
 
 def start(request: Request) -> None:
     """Check the settings, then run the command once, or once a job of a sweep. Raises NasError."""
-    _add_to_path(request.config_dir)
+    make_importable(request.config_dir)
     request = prepare(request)
     if request.multirun:
         _start_sweep(request)
@@ -80,7 +80,7 @@ def show(request: Request, flags: Sequence[str]) -> None:
 
 def profile(request: Request, *, as_json: bool) -> None:
     """`nas profile` prints and leaves no folder, so it is no job of Hydra's."""
-    _add_to_path(request.config_dir)
+    make_importable(request.config_dir)
     config = compose(prepare(request))
     _without_hydra(config)
     check(config, settings_of("profile"))
@@ -92,7 +92,7 @@ def resume(command: str, folder: Path, config_dir: Path | None) -> None:
     from nas_cli.run import Run
 
     run = Run.resume(folder, command)
-    _add_to_path(config_dir)
+    make_importable(config_dir)
     hydra_file = folder / ".hydra" / "hydra.yaml"
     if hydra_file.is_file():
         _make_importable(OmegaConf.load(hydra_file).hydra.runtime.config_sources)
@@ -283,14 +283,8 @@ def _told_by_run(log: Path, error: Exception) -> bool:
     return log.is_file() and last in log.read_text(encoding="utf-8", errors="replace")
 
 
-def _add_to_path(folder: Path | None) -> None:
-    """Modules in the user's folder can be named by `_target_`; they come last, so they shadow nothing."""
-    if folder is not None and str(folder.resolve()) not in sys.path:
-        sys.path.append(str(folder.resolve()))
-
-
 def _make_importable(sources: object) -> None:
     """The same in another process or another day, from what Hydra recorded of the search path."""
     for source in cast(list[DictConfig], sources):
         if source.provider == "command-line":
-            _add_to_path(Path(source.path))
+            make_importable(Path(source.path))

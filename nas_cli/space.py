@@ -82,6 +82,16 @@ class SearchSpace(ABC):
         pick += pick >= parent.picks[k]
         return Architecture((*parent.picks[:k], pick, *parent.picks[k + 1 :]))
 
+    def neighbours(self, architecture: Architecture) -> list[Architecture]:
+        """All that differ in exactly one pick."""
+        picks = architecture.picks
+        return [
+            Architecture((*picks[:k], other, *picks[k + 1 :]))
+            for k, choice in enumerate(self.choices)
+            for other in range(len(choice.options))
+            if other != picks[k]
+        ]
+
     def options_of(self, architecture: Architecture) -> dict[str, Option]:
         """The readable form: {choice name: option}."""
         return {
@@ -106,6 +116,13 @@ class SearchSpace(ABC):
                 f"The genotype picks {unknown[0]!r}, which is no choice of this space "
                 f"({len(unknown)} such names). {_OF_ANOTHER}"
             )
+
+
+def ascending(values: tuple[int, ...]) -> tuple[int, ...]:
+    """For the annotation of a list of options: pydantic says what it must be where it raises ValueError."""
+    if list(values) != sorted(set(values)):
+        raise ValueError("in ascending order, none twice")
+    return values
 
 
 _OF_ANOTHER = (

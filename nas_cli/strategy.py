@@ -8,14 +8,16 @@ import itertools
 import logging
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from nas_cli.architecture import Architecture, Json
+from nas_cli.budget import TRIES, Affordable
 from nas_cli.collapse import collapse_warning, gate_entropy, skip_shares, undecided_note
 from nas_cli.data import Batch, Batches, ImageData
 from nas_cli.errors import ConfigError, RunError, UnsupportedError
@@ -40,14 +42,31 @@ class Problem:
     trainer: Trainer
     supernet: SupernetOptions
     seed: int
+    affordable: Affordable | None = None
 
     def sample(self, rng: random.Random) -> Architecture:
-        """A uniform sample of what may be proposed."""
-        return self.space.sample(rng)
+        """A uniform sample of what the budget allows."""
+        return (self.affordable or self.space).sample(rng)
 
     def mutate(self, parent: Architecture, rng: random.Random) -> Architecture:
-        """The parent with one pick changed, among what may be proposed."""
-        return self.space.mutate(parent, rng)
+        """The parent with one pick changed, among what the budget allows."""
+        return (self.affordable or self.space).mutate(parent, rng)
+
+    def sample_new(self, rng: random.Random, known: Container[Architecture]) -> Architecture:
+        """A sample whose canonical form is not `known`, unless many tries in a row meet with known ones."""
+        for _ in range(TRIES):
+            architecture = self.sample(rng)
+            if self.space.canonical(architecture) not in known:
+                break
+        return architecture
+
+    def neighbours(self, architecture: Architecture) -> list[Architecture]:
+        """All that differ in one pick, among what the budget allows."""
+        return [one for one in self.space.neighbours(architecture) if self.allows(one)]
+
+    def allows(self, architecture: Architecture) -> bool:
+        """Whether it keeps to the budget, for strategies that write architectures by themselves."""
+        return self.affordable is None or self.affordable.allows(architecture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +79,33 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search ends with."""
+    """An architecture with its evaluation (at a fidelity); what a search ends with."""
 
     architecture: Architecture
     evaluation: Evaluation
+    fidelity: int | None = None
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        return self.fidelity or 0, self.evaluation.score
 
 
 class Strategy(ABC):
-    """Constructed as `Strategy(problem, *, settings)`; `supernet` is None where no weights are shared."""
+    """Constructed as `Strategy(problem, *, settings)`; `supernet` is None where no weights are shared.
+
+    `fidelities` are those that will be asked for, none where the evaluator's own is taken.
+    """
 
     supernet: Supernet | None = None
+    fidelities: tuple[int, ...] = ()
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
+
+    def check_evaluator(self, evaluator: Evaluator) -> None:
+        """Raise InputError, before a run folder is made, where it cannot score what will be proposed."""
+        for fidelity in self.fidelities:
+            evaluator.check_fidelity(fidelity)
 
     @abstractmethod
     def search(self, run: Run, evaluator: Evaluator) -> Found:
@@ -82,10 +115,13 @@ class Strategy(ABC):
 class SamplingStrategy(Strategy):
     """Proposes and observes, one architecture at a time, until `num_evaluations` or the evaluator's budget.
 
-    `num_evaluations` None means until the budget is used up, or 10 where there is none. A resumed search
-    replays its history: each recorded evaluation is proposed again and observed again, so a strategy
+    `num_evaluations` None means until the budget is used up, or `usual_evaluations` where there is none. The
+    best of what was scored at the highest fidelity is found. A resumed search replays its history: each
+    recorded evaluation is proposed again and observed again, so a strategy
     keeps no other state. What it draws comes from generators of its own, made from the problem's seed.
     """
+
+    usual_evaluations = 10
 
     def __init__(self, problem: Problem, *, num_evaluations: Count | None = None) -> None:
         super().__init__(problem)
@@ -99,53 +135,79 @@ class SamplingStrategy(Strategy):
         """Learn from a score; called once for each proposal, in the order of the proposals."""
 
     def search(self, run: Run, evaluator: Evaluator) -> Found:
-        budget = evaluator.budget_seconds
-        limit = self.num_evaluations or (10 if budget is None else None)
         history = run.history() if run.resumed else []
-        spent, best = 0.0, None
-        with Progress("search", limit, unit="evaluation", interval=0.5) as progress:
-            for count in itertools.count() if limit is None else range(limit):
-                proposal = self.propose()
-                if count < len(history):
-                    evaluation = _recorded(history[count], proposal, run)
-                else:
-                    evaluation = evaluator.evaluate(proposal.architecture, proposal.fidelity)
-                spent += evaluation.seconds
-                if budget is not None and spent > budget:
-                    break
-                if count >= len(history):
-                    run.append_history(_record(proposal, evaluation))
-                self.observe(proposal.architecture, evaluation)
-                if best is None or evaluation.score > best.evaluation.score:
-                    best = Found(proposal.architecture, evaluation)
-                progress.update(count + 1, score=evaluation.score, best=best.evaluation.score)
+        best: Found | None = None
+        with Progress("search", self._limit(evaluator), unit="evaluation", interval=0.5) as progress:
+            for count, evaluated in enumerate(
+                self.evaluations(evaluator, history, run.path("history.jsonl")), start=1
+            ):
+                if count > len(history):
+                    run.append_history(_record(evaluated))
+                best = better(best, evaluated)
+                progress.update(count, score=evaluated.evaluation.score, best=best.evaluation.score)
                 run.raise_if_stopped()
-        return best or _no_evaluation(budget, spent)
+        assert best is not None, "the first evaluation is yielded or refused"
+        return best
+
+    def evaluations(
+        self,
+        evaluator: Evaluator,
+        history: Sequence[Mapping[str, Json]] = (),
+        source: Path = Path("history.jsonl"),
+    ) -> Iterator[Found]:
+        """The search without a folder: every evaluation, which is observed when the next one is asked for.
+
+        `history`, read from `source`, is replayed first. Raises ConfigError where the budget is below the
+        first evaluation, RunError where the history is of other settings.
+        """
+        budget, limit, spent = evaluator.budget_seconds, self._limit(evaluator), 0.0
+        for count in itertools.count() if limit is None else range(limit):
+            proposal = self.propose()
+            if count < len(history):
+                evaluation = _recorded(history[count], proposal, source)
+            else:
+                evaluation = evaluator.evaluate(proposal.architecture, proposal.fidelity)
+            spent += evaluation.seconds
+            if budget is not None and spent > budget:
+                if count == 0:
+                    raise _no_evaluation(budget, spent)
+                return
+            yield Found(proposal.architecture, evaluation, proposal.fidelity)
+            self.observe(proposal.architecture, evaluation)
+
+    def _limit(self, evaluator: Evaluator) -> int | None:
+        usual = self.usual_evaluations if evaluator.budget_seconds is None else None
+        return self.num_evaluations or usual
 
 
-def _record(proposal: Proposal, evaluation: Evaluation) -> dict[str, Json]:
+def better(best: Found | None, other: Found) -> Found:
+    """The one of higher fidelity, as scores of two fidelities do not compare; else the higher score."""
+    return other if best is None or other.rank > best.rank else best
+
+
+def _record(found: Found) -> dict[str, Json]:
     return {
-        "picks": list(proposal.architecture.picks),
-        "fidelity": proposal.fidelity,
-        "score": evaluation.score,
-        "seconds": evaluation.seconds,
-        "metrics": dict(evaluation.metrics),
+        "picks": list(found.architecture.picks),
+        "fidelity": found.fidelity,
+        "score": found.evaluation.score,
+        "seconds": found.evaluation.seconds,
+        "metrics": dict(found.evaluation.metrics),
     }
 
 
-def _recorded(record: Mapping[str, Json], proposal: Proposal, run: Run) -> Evaluation:
+def _recorded(record: Mapping[str, Json], proposal: Proposal, source: Path) -> Evaluation:
     """The evaluation on record, which must be of what is proposed now."""
     if record["picks"] != list(proposal.architecture.picks) or record["fidelity"] != proposal.fidelity:
         raise RunError(
-            f"{run.path('history.jsonl')} holds a search with other settings: it scored {record['picks']} "
+            f"{source} holds a search with other settings: it scored {record['picks']} "
             f"where {list(proposal.architecture.picks)} is proposed now. Start a new search."
         )
     metrics = cast(Mapping[str, float], record["metrics"])
     return Evaluation(cast(float, record["score"]), cast(float, record["seconds"]), metrics)
 
 
-def _no_evaluation(budget: float | None, spent: float) -> Found:
-    raise ConfigError(
+def _no_evaluation(budget: float, spent: float) -> ConfigError:
+    return ConfigError(
         f"evaluator.budget_seconds={budget}: the first evaluation alone costs {spent:.0f} seconds. Raise it."
     )
 
@@ -161,6 +223,8 @@ class WeightSharingStrategy(Strategy, EpochWork):
 
     supernet: Supernet
     draws: torch.Generator
+    path_weight = 1.0
+    """What the gradient of each path is multiplied by before they are summed."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
@@ -197,20 +261,25 @@ class WeightSharingStrategy(Strategy, EpochWork):
         """Learn which gates are good; `train` is the batch that the weights are trained on next."""
 
     def derive(self, run: Run, evaluator: Evaluator) -> Architecture:
-        """The architecture that the search ends with: what the gate weights point at, or what a search finds.
+        """The architecture that the search ends with: what the gate weights point at within the budget.
 
-        `evaluator` scores architectures with the trained weights.
+        `evaluator` scores architectures with the trained weights, for strategies that search with them.
         """
-        architecture = self.current()
-        assert architecture is not None, "a strategy without gate weights overrides derive"
-        return architecture
+        weights, affordable = self.gate_weights(), self.problem.affordable
+        assert weights is not None, "a strategy without gate weights overrides derive"
+        if note := undecided_note(gate_entropy(weights)):
+            self.log.info(note)
+        architecture = self.supernet.discretise(weights)
+        if affordable is None or affordable.allows(architecture):
+            return architecture
+        return affordable.nearest(architecture, weights, self.supernet)
 
     def gate_weights(self) -> list[Tensor] | None:
         """The normalised weights of every gate as learned so far, without gradients; None where none are."""
         return None
 
     def current(self) -> Architecture | None:
-        """What the gate weights point at now, for the record of each epoch."""
+        """What the search would end with now, for the record of each epoch; None where it cannot tell."""
         weights = self.gate_weights()
         return None if weights is None else self.supernet.discretise(weights)
 
@@ -236,15 +305,12 @@ class WeightSharingStrategy(Strategy, EpochWork):
         run_epochs(self, run, "search")
         architecture = self.derive(run, evaluator)
         self._watch(architecture)
-        weights = self.gate_weights()
-        if weights is not None and (note := undecided_note(gate_entropy(weights))):
-            self.log.info(note)
         return Found(architecture, evaluator.evaluate(architecture))
 
     def start_epoch(self, epoch: int) -> None:
         self.supernet.train()
 
-    def batches(self, first: int, last: int) -> Iterator[tuple[Batch, Batch]]:
+    def batches(self, first: int, last: int) -> Iterator[tuple[Batch, ...]]:
         return zip(self.train_data.steps(first, last), self.valid_data.steps(first, last), strict=True)
 
     def step(self, step: int, *batches: Batch) -> None:
@@ -252,9 +318,10 @@ class WeightSharingStrategy(Strategy, EpochWork):
         self.draws = stream(self.problem.seed, "paths", step)
         self.descent.set_learning_rate(step)
         self.update_architecture(train, valid, self.descent)
-        self._train_weights(train, step)
+        self.train_weights(train, step)
 
-    def _train_weights(self, batch: Batch, step: int) -> None:
+    def train_weights(self, batch: Batch, step: int) -> None:
+        """One step of the weights under `paths`."""
         problem = self.problem
         mixed = problem.recipe.mix(batch, problem.data.info.num_classes, problem.seed, step)
         total_loss = torch.zeros((), device=problem.trainer.device)
@@ -262,7 +329,7 @@ class WeightSharingStrategy(Strategy, EpochWork):
             with problem.trainer.autocast():
                 logits = self.supernet(mixed.images, gates)
                 loss = self.loss(logits, mixed.labels, mixed.images)
-            loss.backward()
+            (self.path_weight * loss).backward()
             self.train_tally.add(loss, logits, batch.labels)
             total_loss += loss.detach()
         self.descent.step(total_loss, step)
@@ -275,14 +342,14 @@ class WeightSharingStrategy(Strategy, EpochWork):
         device = self.problem.trainer.device
         self.train_tally, self.valid_tally = Tally(device), Tally(device)
         record: dict[str, Json] = {**figures, "learning_rate": self.descent.learning_rate}
-        weights, architecture = self.gate_weights(), self.current()
-        if weights is None or architecture is None:
+        if (weights := self.gate_weights()) is not None:
+            record["gate_entropy"] = gate_entropy(weights)
+        if (architecture := self.current()) is None:
             return record
         shares = skip_shares(self.problem.space, architecture)
         self._watch(architecture)
         return {
             **record,
-            "gate_entropy": gate_entropy(weights),
             **{f"skip_share_{cell}": share for cell, share in shares.items()},
             "choices": dict(self.problem.space.options_of(architecture)),
         }

@@ -111,6 +111,13 @@ class Supernet(nn.Module, ABC):
             "Choose a space whose candidates stand side by side, such as space=darts."
         )
 
+    def sort_channels(self, narrowest: int | None = None) -> None:
+        """Bring the important ones first of the channels that narrower candidates share with wider ones.
+
+        `narrowest` is the smallest option of width that was trained so far (None: only the largest was): it
+        and all larger ones compute what they did. Nothing is done where channels are not shared.
+        """
+
     @abstractmethod
     def forward(self, images: Tensor, gates: Sequence[Gate]) -> Tensor:
         """Logits (images, classes) of images (images, channels, size, size) under the gates."""

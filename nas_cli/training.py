@@ -177,6 +177,7 @@ def _restore(work: EpochWork, run: Run) -> tuple[int, int]:
     saved = run.load_checkpoint() if run.resumed else None
     if saved is None:
         run.keep_metrics(0)
+        run.keep_history(0)  # scores of weights that are trained anew
         return 0, 0
     work.load_state_dict(cast(State, saved["work"]))
     epoch = cast(int, saved["epoch"])

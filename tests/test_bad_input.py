@@ -149,6 +149,20 @@ def tells(told: str, *parts: str) -> None:
             ["space.num_cells=2", "trainer.device=tpu", "strategy.betas=[0.5]"],
             ["3 settings are wrong", "space.num_cells=2", "trainer.device=tpu", "strategy.betas=[0.5]"],
         ),
+        (
+            ["space=cell", "space.operations=[]"],
+            [
+                "space.operations=[]: must be a list",
+                "conv3x3, conv5x5",
+                "name some, or leave the setting out",
+            ],
+        ),
+        (["space=cell", "space.operations=[none]"], ["none alone computes nothing: name at least one more"]),
+        (
+            ["space=cell", "space.operations=[conv3x3,none,conv3x3]"],
+            ["conv3x3 is there more than once: name each operation once"],
+        ),
+        (["space=cell", "space.operations=[conv3x3,conv_7x7]"], ["one of conv3x3", "Did you mean conv7x7?"]),
     ],
 )
 def test_a_wrong_setting_is_told_with_what_is_allowed(
@@ -219,7 +233,10 @@ def test_a_batch_larger_than_the_data_is_told_with_the_largest(
 @pytest.mark.parametrize(
     ("genotype", "parts"),
     [
-        ("darts_v3", ["genotype=darts_v3", "Did you mean darts_v", "Published: darts_v1, darts_v2"]),
+        (
+            "darts_v3",
+            ["genotype=darts_v3", "Did you mean darts_v", "Published: amoebanet_a, darts_v1, darts_v2"],
+        ),
         ("shared", ["genotype=shared", "is a folder", "genotype.json"]),
         ("photos/cat/0.png", ["photos/cat/0.png is no text file", "`nas search`"]),
         ("latest", ["outputs holds no finished run", "nas search"]),
@@ -327,7 +344,7 @@ def test_shared_weights_that_do_not_fit_are_refused(
         (["evaluator.path=other.npz"], ["evaluator.path=other.npz", "`arch`"]),
         (["evaluator.path=no_seconds.npz"], ["no column c10_train_seconds200"]),
         (["evaluator.budget_seconds=5"], ["evaluator.budget_seconds=5", "60 seconds", "Raise it"]),
-        (["evaluator.fidelity=13"], ["evaluator.fidelity=13", "c10_val12"]),
+        (["evaluator.fidelity=13"], ["fidelity of 13 epochs", "c10_val12"]),
         (["evaluator.dataset=c99"], ["evaluator.dataset=c99", "c10_val12"]),
     ],
 )

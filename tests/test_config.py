@@ -23,6 +23,7 @@ class Sample(Recipe):
         rate: Annotated[float, Field(gt=0, le=1)] = 0.5,
         count: Annotated[int, Field(ge=1)] | None = None,
         order: Literal["first", "second"] = "first",
+        orders: tuple[Literal["first", "second"], ...] = (),
         betas: tuple[float, ...] = (0.5, 0.999),
         exact: bool = True,
         name: str = "",
@@ -33,6 +34,7 @@ class Sample(Recipe):
             "rate": rate,
             "count": count,
             "order": order,
+            "orders": orders,
             "betas": betas,
             "exact": exact,
             "name": name,
@@ -71,6 +73,12 @@ def test_builds_the_class_that_target_names_with_its_settings() -> None:
         ({"count": 1.5}, "recipe.count=1.5: must be a whole number at least 1, or null."),
         ({"count": 0}, "recipe.count=0: must be a whole number at least 1, or null."),
         ({"order": "secnd"}, "recipe.order=secnd: must be one of first, second. Did you mean second?"),
+        (
+            {"orders": ["first", "secnd"]},
+            'recipe.orders=["first", "secnd"]: must be a list (one of first, second each). '
+            "Did you mean second?",
+        ),
+        ({"orders": "first"}, "recipe.orders=first: must be a list (one of first, second each)."),
         ({"betas": [1, "a"]}, 'recipe.betas=[1, "a"]: must be a list (a number each).'),
         ({"exact": 1}, "recipe.exact=1: must be true or false."),
         ({"name": 3}, "recipe.name=3: must be text."),

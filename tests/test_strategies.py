@@ -1,8 +1,11 @@
 """What every strategy in conf/strategy owes its users, on a space whose best architecture is known."""
 
+import importlib
 import json
 import os
 import signal
+import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +16,37 @@ from nas_cli.errors import Interrupted, RunError
 from nas_cli.evaluator import Evaluator
 from nas_cli.run import Run
 from nas_cli.strategy import Found, Problem, SamplingStrategy, Strategy
-from tests.toy import BEST, CountBest, ToySpace, toy_problem, toy_run
+from tests.toy import (
+    BEST,
+    INFO,
+    WIDE_BEST,
+    CountBest,
+    ToySpace,
+    Uninformative,
+    WideToySpace,
+    toy_problem,
+    toy_run,
+)
+
+
+def samples(name: str) -> bool:
+    module, _, class_name = str(OmegaConf.load(CONF / f"{name}.yaml")._target_).rpartition(".")
+    return issubclass(getattr(importlib.import_module(module), class_name), SamplingStrategy)
+
 
 CONF = Path(__file__).parent.parent / "conf" / "strategy"
 STRATEGIES = sorted(file.stem for file in CONF.glob("*.yaml"))
-TUNED = {"learning_rate": 0.05, "num_evaluations": 60, "beta_decay": 0.1}
+SAMPLING = [name for name in STRATEGIES if name != "random" and samples(name)]
+"""Those whose control is themselves without information; that of `random` is `random`."""
+TUNED = {
+    "learning_rate": 0.05,
+    "num_evaluations": 60,
+    "controller_learning_rate": 3e-3,
+    "controller_steps": 15,
+    "num_samples": 4,
+    "num_candidates": 20,
+    "beta_decay": 0.1,
+}
 """Settings that let a strategy decide in seconds, for those that have them."""
 
 
@@ -58,6 +87,28 @@ def test_a_search_stopped_in_the_middle_ends_as_one_that_was_not(name: str, tmp_
         resumed = make(name, toy_problem()).search(run, CountBest())
     assert resumed == whole
     assert records(tmp_path / "cut") == records(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", SAMPLING)
+def test_it_beats_itself_where_the_scores_teach_nothing(name: str) -> None:
+    true = CountBest(WIDE_BEST)
+    learning, control = (
+        statistics.fmean(best_met_with(name, seed, observed, true) for seed in range(4))
+        for observed in (true, Uninformative())
+    )
+    assert learning > control
+
+
+def best_met_with(name: str, seed: int, observed: Evaluator, true: Evaluator) -> float:
+    """The best true score among the architectures that came to the highest fidelity."""
+    problem = replace(toy_problem(seed), space=WideToySpace(INFO))
+    strategy = make(name, problem)
+    assert isinstance(strategy, SamplingStrategy)
+    evaluated = list(strategy.evaluations(observed))
+    highest = max(found.fidelity or 0 for found in evaluated)
+    return max(
+        true.evaluate(found.architecture).score for found in evaluated if (found.fidelity or 0) == highest
+    )
 
 
 def stop_after(strategy: Strategy, count: int) -> None:

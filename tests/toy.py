@@ -8,15 +8,18 @@ from torch import Tensor, nn
 
 from nas_cli.architecture import Architecture, Choice
 from nas_cli.data import ImageData, ImageInfo, Images
+from nas_cli.errors import UnsupportedError
 from nas_cli.evaluator import Evaluation, Evaluator
 from nas_cli.recipe import Recipe
 from nas_cli.run import Run
+from nas_cli.seeds import seed_for
 from nas_cli.space import CellGraph, SearchSpace
 from nas_cli.strategy import Problem
 from nas_cli.supernet import Gate, Supernet, SupernetOptions
 from nas_cli.trainer import Trainer
 
 BEST = Architecture((2, 2, 2))
+WIDE_BEST = Architecture((1, 3, 0, 2, 2, 0, 3, 1))
 INFO = ImageInfo(channels=1, size=8, class_names=("dark", "bright"), mean=(0.5,), std=(0.25,), mirror=True)
 
 
@@ -36,6 +39,18 @@ class ToySpace(SearchSpace):
 
     def cells(self, architecture: Architecture) -> dict[str, CellGraph]:
         return {"toy": CellGraph(("in",), (("in", "out", "keep"),), ("out",))}
+
+
+class WideToySpace(ToySpace):
+    """Eight choices of four options, too many to meet the best by chance; it has no supernet."""
+
+    choices = tuple(Choice(f"choice{k}", ("a", "b", "c", "d")) for k in range(8))
+
+    def build(self, architecture: Architecture, *, auxiliary_head: bool = False) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(self.info.size**2, self.info.num_classes))
+
+    def build_supernet(self, options: SupernetOptions) -> Supernet:
+        raise UnsupportedError("This space has no supernet.")
 
 
 class ToySupernet(Supernet):
@@ -77,9 +92,22 @@ class _Fixed(nn.Module):
 class CountBest(Evaluator):
     """The share of the picks that are the best architecture's."""
 
+    def __init__(self, best: Architecture = BEST) -> None:
+        self.best = best
+
     def evaluate(self, architecture: Architecture, fidelity: int | None = None) -> Evaluation:
-        right = sum(pick == best for pick, best in zip(architecture.picks, BEST.picks, strict=True))
-        return Evaluation(right / len(BEST.picks), seconds=1.0)
+        right = sum(pick == best for pick, best in zip(architecture.picks, self.best.picks, strict=True))
+        return Evaluation(right / len(self.best.picks), seconds=1.0)
+
+    def check_fidelity(self, fidelity: int) -> None:
+        """It is the same at any."""
+
+
+class Uninformative(CountBest):
+    """A score that has nothing to do with the picks: what is left of a strategy that cannot learn from it."""
+
+    def evaluate(self, architecture: Architecture, fidelity: int | None = None) -> Evaluation:
+        return Evaluation(seed_for(0, *architecture.picks) / 2**63, seconds=1.0)
 
 
 def toy_images(count: int = 64) -> ImageData:

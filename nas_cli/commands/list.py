@@ -1,10 +1,10 @@
-"""`nas list`: what can be named on the command line, a line on each. Reads files; imports no torch."""
+"""`nas list`: what can be named on the command line, a line on each, and what runs with what."""
 
 import sys
 from pathlib import Path
 
 from nas_cli.architecture import Genotype, published_names, read_genotype
-from nas_cli.catalogue import options, summary
+from nas_cli.catalogue import make_importable, options, summary
 
 TITLES = {
     "space": "Search spaces",
@@ -23,6 +23,31 @@ def run(config_dir: Path | None = None) -> None:
     ]
     sections.append(_section("Published genotypes", "genotype=", _genotypes()))
     sys.stdout.write("\n".join(section for section in sections if section))
+    sys.stdout.flush()  # what follows takes some seconds: every pair is tried
+    sys.stdout.write("\n" + _matrix(config_dir))
+
+
+def _matrix(config_dir: Path | None) -> str:
+    """A row a strategy, a column a space: yes, or the number of the reason below."""
+    from nas_cli.compatibility import refusals
+
+    make_importable(config_dir)
+    found = refusals(config_dir)
+    spaces = list(found)
+    reasons = list(dict.fromkeys(text for row in found.values() for text in row.values() if text))
+    names = list(next(iter(found.values())))
+    width = max(map(len, names))
+    lines = ["What runs with what", "  " + " " * width + "".join(f"  {space}" for space in spaces)]
+    for name in names:
+        marks = [_mark(found[space][name], reasons) for space in spaces]
+        cells = "".join(f"  {mark:<{len(space)}}" for mark, space in zip(marks, spaces, strict=True))
+        lines.append(f"  {name:<{width}}{cells.rstrip()}")
+    lines += [f"  ({number}) {reason}" for number, reason in enumerate(reasons, start=1)]
+    return "\n".join(lines) + "\n"
+
+
+def _mark(reason: str | None, reasons: list[str]) -> str:
+    return "yes" if reason is None else f"({reasons.index(reason) + 1})"
 
 
 def _summaries(group: str, config_dir: Path | None) -> dict[str, str]:

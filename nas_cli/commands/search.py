@@ -22,6 +22,7 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
     problem = make_problem(config)
     strategy = build(Strategy, config.strategy, problem)
     evaluator = make_evaluator(config, problem, strategy)
+    strategy.check_evaluator(evaluator)
     run = Run.resume(folder, "search") if resume else Run.create(folder, "search", plain(config))
     with run:
         run.write_json("images.json", cast(Json, problem.data.info.to_json()))
@@ -30,7 +31,7 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
         genotype = make_genotype(run, problem.space, found.architecture, found_by)
         run.write_text("genotype.svg", svg_of(problem.space.cells(found.architecture)))
         run.write_text("genotype.json", genotype.to_json())
-    print_table("search", _rows(run, problem, found.architecture, found_by))
+    print_table("search", _rows(run, problem, found.architecture, found_by, evaluator.unit))
 
 
 def make_evaluator(config: DictConfig, problem: Problem, strategy: Strategy) -> Evaluator:
@@ -56,9 +57,9 @@ def _found_by(run: Run, found: Found, evaluator: Evaluator) -> dict[str, Json]:
 
 
 def _rows(
-    run: Run, problem: Problem, architecture: Architecture, found_by: dict[str, Json]
+    run: Run, problem: Problem, architecture: Architecture, found_by: dict[str, Json], unit: str
 ) -> dict[str, str]:
-    rows = {"genotype": problem.space.spell(architecture), "score": f"{found_by['score']:.2f} %"}
+    rows = {"genotype": problem.space.spell(architecture), "score": f"{found_by['score']:.2f} {unit}"}
     if "test_accuracy" in found_by:
         rows["test accuracy"] = f"{found_by['test_accuracy']:.2f} %"
     return rows | {

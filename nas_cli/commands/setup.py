@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from nas_cli.architecture import Architecture, Genotype, GenotypeText, Json
+from nas_cli.budget import Affordable, Budget
 from nas_cli.config import build
 from nas_cli.cost import Cost, cost_of
 from nas_cli.data import Dataset, ImageData, ImageInfo
@@ -39,13 +40,15 @@ def _load(dataset: str, where: Path, device: torch.device) -> ImageData:
 def make_problem(config: DictConfig) -> Problem:
     trainer = build(Trainer, config.trainer)
     data = load_images(config, trainer)
+    space = build(SearchSpace, config.space, data.info)
     return Problem(
-        space=build(SearchSpace, config.space, data.info),
+        space=space,
         data=data,
         recipe=build(Recipe, config.recipe),
         trainer=trainer,
         supernet=build(SupernetOptions, config.supernet),
         seed=config.seed,
+        affordable=Affordable.of(build(Budget, config.budget), space, data.info),
     )
 
 

@@ -8,9 +8,10 @@ import importlib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -26,6 +27,7 @@ KINDS = {
     "supernet": "nas_cli.supernet.SupernetOptions",
     "strategy": "nas_cli.strategy.Strategy",
     "evaluator": "nas_cli.evaluator.Evaluator",
+    "budget": "nas_cli.budget.Budget",
     "dataset": "nas_cli.data.Dataset",
     "recipe": "nas_cli.recipe.Recipe",
     "trainer": "nas_cli.trainer.Trainer",
@@ -38,6 +40,9 @@ PLAIN: dict[str, Any] = {
     "run": str,
     "top": Annotated[int, Field(ge=1)],
     "epoch": Annotated[int, Field(ge=0)] | None,
+    "batch_size": Annotated[int, Field(ge=1)],
+    "threads": Annotated[int, Field(ge=1)],
+    "checks": Annotated[int, Field(ge=2)],
 }
 """The settings that are no groups."""
 
@@ -190,7 +195,8 @@ def _value_problems(key: str, value: Any, annotation: Any) -> list[str]:
         said = describe(annotation)
         if details["type"] == "value_error":
             said += f" ({details['msg'].removeprefix('Value error, ')})"
-        hint = did_you_mean(value, _literals(annotation)) if isinstance(value, str) else ""
+        wrong, names = details["input"], _literals(annotation)  # of a list, the wrong entry
+        hint = did_you_mean(wrong, names) if isinstance(wrong, str) and wrong not in names else ""
         return [f"{key}={_spell(value)}: must be {said}.{hint}"]
     return []
 
@@ -212,7 +218,11 @@ def _literals(annotation: Any) -> list[str]:
     """Every string that a Literal within the annotation names."""
     if get_origin(annotation) is Literal:
         return [option for option in get_args(annotation) if isinstance(option, str)]
-    return [option for part in get_args(annotation) for option in _literals(part)]
+    is_class = isinstance(annotation, type) and is_dataclass(
+        annotation
+    )  # not a validator, which is an instance
+    parts = get_type_hints(annotation).values() if is_class else get_args(annotation)
+    return [option for part in parts for option in _literals(part)]
 
 
 def describe(annotation: Any) -> str:
@@ -227,6 +237,9 @@ def describe(annotation: Any) -> str:
     if origin in (tuple, list):
         length = f" of {len(parts)}" if origin is tuple and Ellipsis not in parts else ""
         return f"a list{length} ({describe(parts[0])} each)"
+    if is_dataclass(annotation):
+        entries = get_type_hints(annotation, include_extras=True).items()
+        return "{" + ", ".join(f"{name}: {describe(part)}" for name, part in entries) + "}"
     return _NAMES.get(annotation) or str(getattr(annotation, "__name__", annotation)).lower()
 
 

@@ -3,30 +3,40 @@
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
+import torch
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from nas_cli.architecture import Architecture
-from nas_cli.data import Batches, ImageInfo
+from nas_cli.data import Batches, ImageInfo, Part, stratified
 from nas_cli.errors import ConfigError, RunError
 from nas_cli.evaluator import Evaluation, Evaluator
 from nas_cli.network_training import accuracy
 from nas_cli.recipe import Count
 from nas_cli.run import Run, find_run
+from nas_cli.seeds import stream
 from nas_cli.strategy import Problem
 from nas_cli.supernet import Form, Supernet
+
+INFERENCE_BATCH = 4
+"""Without gradients a batch of so many training batches takes no more memory, and less time."""
 
 
 class SharedWeights(Evaluator):
     """Cuts the architecture's path out of a supernet and scores it on the architecture's part of the images.
 
     The batch statistics of a path are not those of the supernet, so they are measured again on
-    `recalibration_batches` batches of the weights' part (arXiv:1904.00420). `run` names the search that
-    trained the supernet, whose seed and recipe then say which images its weights have not seen; a
-    strategy that shares weights brings its own.
+    `recalibration_batches` batches of the weights' part (arXiv:1904.00420). `max_images` scores on so many
+    images in the classes' proportions, always the same. `run` names the search that trained the supernet,
+    whose seed and recipe then say which images its weights have not seen; a strategy that shares weights
+    brings its own.
+
+    The first evaluation takes the supernet as trained: the scores of networks that were scored before, in
+    whatever spelling, and the recalibration batches are kept.
     """
 
     def __init__(
@@ -36,6 +46,7 @@ class SharedWeights(Evaluator):
         *,
         run: str | None = None,
         recalibration_batches: Count = 10,
+        max_images: Count | None = None,
     ) -> None:
         if supernet is not None and run is not None:
             raise ConfigError(
@@ -51,7 +62,8 @@ class SharedWeights(Evaluator):
             settings = cast(Mapping[str, float], search.config["recipe"])
             weights_share, split_seed = settings["weights_share"], cast(int, search.config["seed"])
         self.supernet = supernet
-        weights_part, self.score_part = problem.data.split(weights_share, split_seed)
+        weights_part, score_part = problem.data.split(weights_share, split_seed)
+        self.score_part = _limited(score_part, max_images, split_seed)
         self.batches = Batches(
             weights_part,
             info,
@@ -59,17 +71,34 @@ class SharedWeights(Evaluator):
             seed=problem.seed,
             augmentation=recipe.augmentation(info),
         )
+        self.scores: dict[Architecture, float] = {}
 
     def evaluate(self, architecture: Architecture, fidelity: int | None = None) -> Evaluation:
         started = time.perf_counter()
+        network = self.problem.space.canonical(architecture)
+        if network not in self.scores:
+            self.scores[network] = self._score(network)
+        return Evaluation(self.scores[network], time.perf_counter() - started)
+
+    def _score(self, architecture: Architecture) -> float:
         trainer = self.problem.trainer
         network = trainer.place(self.supernet.cut_out(architecture))
-        batches = self.batches.steps(0, self.recalibration_batches)
-        with trainer.autocast():
-            update_bn((trainer.arrange(batch).images for batch in batches), network)
-        size = self.problem.recipe.batch_size
-        score = accuracy(network, self.score_part, self.problem.data.info, trainer, size)
-        return Evaluation(score, time.perf_counter() - started)
+        with torch.inference_mode(), trainer.autocast():
+            update_bn(self._recalibration_images, network)
+        size = INFERENCE_BATCH * self.problem.recipe.batch_size
+        return accuracy(network, self.score_part, self.problem.data.info, trainer, size)
+
+    @cached_property
+    def _recalibration_images(self) -> list[Tensor]:
+        arrange = self.problem.trainer.arrange
+        return [arrange(batch).images for batch in self.batches.steps(0, self.recalibration_batches)]
+
+
+def _limited(part: Part, max_images: int | None, seed: int) -> Part:
+    if max_images is None or max_images >= len(part):
+        return part
+    kept, _ = stratified(part.labels.cpu(), max_images, stream(seed, "score"))
+    return part.select(kept)
 
 
 def _search_of(run: str | None, info: ImageInfo) -> Run:

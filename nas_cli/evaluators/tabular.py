@@ -25,7 +25,8 @@ class Tabular(Evaluator):
     `d_val<epochs>` and `d_test<epochs>` (accuracy in percent) and `d_train_seconds200`. The score is the
     validation accuracy at `fidelity` epochs; it costs that share of the 200 epochs' seconds, simulated,
     and a repeat costs it again. The search ends before `budget_seconds` would be exceeded. The test
-    accuracy after 200 epochs is reported of the winner and never searched on. The row is the exact
+    accuracy after 200 epochs is reported of the winner and never searched on. `metrics` are columns
+    that an evaluation brings besides, as costs, such as `latency_ms_raspi4`. The row is the exact
     spelling: architectures that compute the same function have rows of their own.
     """
 
@@ -38,6 +39,7 @@ class Tabular(Evaluator):
         dataset: str = "c10",
         fidelity: Count = 12,
         budget_seconds: Positive | None = None,
+        metrics: tuple[str, ...] = (),
     ) -> None:
         self.space = problem.space
         self.table = read_table(path)
@@ -47,13 +49,19 @@ class Tabular(Evaluator):
         self._column("val", fidelity)
         self._column("test", EPOCHS_OF_TABLE)
         self._column("train_seconds", EPOCHS_OF_TABLE)
+        self.metrics = metrics
+        self._check_metrics()
         self._check_space(path)
 
     def evaluate(self, architecture: Architecture, fidelity: int | None = None) -> Evaluation:
         epochs = fidelity or self.fidelity
         row = self.table.rows[self.space.spell(architecture)]
         seconds = self._column("train_seconds", EPOCHS_OF_TABLE)[row]
-        return Evaluation(self._column("val", epochs)[row], seconds * epochs / EPOCHS_OF_TABLE)
+        metrics = {name: self.table.columns[name][row] for name in self.metrics}
+        return Evaluation(self._column("val", epochs)[row], seconds * epochs / EPOCHS_OF_TABLE, metrics)
+
+    def check_fidelity(self, fidelity: int) -> None:
+        self._column("val", fidelity)
 
     def report(self, architecture: Architecture) -> Mapping[str, float]:
         row = self.table.rows[self.space.spell(architecture)]
@@ -64,10 +72,18 @@ class Tabular(Evaluator):
         if name not in self.table.columns:
             known = sorted(column for column in self.table.columns if f"_{part}" in column)
             raise ConfigError(
-                f"evaluator.dataset={self.dataset} evaluator.fidelity={self.fidelity}: the table has no "
-                f"column {name}. It has {', '.join(known) or f'no {part} columns'}."
+                f"evaluator.dataset={self.dataset}: the table has no column {name}, which a fidelity of "
+                f"{epochs} epochs needs. It has {', '.join(known) or f'no {part} columns'}."
             )
         return self.table.columns[name]
+
+    def _check_metrics(self) -> None:
+        for name in self.metrics:
+            if name not in self.table.columns:
+                raise ConfigError(
+                    f"evaluator.metrics: the table has no column {name!r}. It has "
+                    f"{', '.join(sorted(self.table.columns))}."
+                )
 
     def _check_space(self, path: str) -> None:
         text = self.space.spell(self.space.sample(random.Random(0)))

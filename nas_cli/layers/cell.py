@@ -22,16 +22,22 @@ from nas_cli.supernet import Gate
 
 @dataclass(frozen=True)
 class Edge:
-    """`stride` 2 leaves inputs only, in a cell that halves the size."""
+    """`stride` 2 leaves inputs only, in a cell that halves the size.
+
+    `slot`: where a node has places for several operations, the one that this edge competes for.
+    """
 
     source: int
     target: int
     stride: int
+    slot: int = 0
 
 
 @dataclass(frozen=True)
 class CellPlan:
-    """Which states a cell joins, and the candidates of every edge; edges are ordered by source, then target.
+    """Which states a cell joins, and the candidates of every edge.
+
+    Edges are ordered by source, then target, then slot.
 
     A cell takes one gate a source state, in the order of `sources`; its rows are `edges_from(source)`.
     """
@@ -51,12 +57,12 @@ class CellPlan:
 
     @property
     def row_groups(self) -> tuple[tuple[tuple[int, int], ...], ...]:
-        """For each node the rows (gate, row) that arrive there."""
-        arriving: dict[int, list[tuple[int, int]]] = {}
+        """For each slot of each node the rows (gate, row) that arrive there."""
+        arriving: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for gate, source in enumerate(self.sources):
             for row, edge in enumerate(self.edges_from(source)):
-                arriving.setdefault(edge.target, []).append((gate, row))
-        return tuple(tuple(arriving[target]) for target in sorted(arriving))
+                arriving.setdefault((edge.target, edge.slot), []).append((gate, row))
+        return tuple(tuple(arriving[place]) for place in sorted(arriving))
 
     @property
     def stride(self) -> int:
@@ -65,7 +71,10 @@ class CellPlan:
 
 
 class DiscreteCell(nn.Module):
-    """One operation an edge (source, target, operation); `stride` sizes a node that no edge reaches."""
+    """One operation an edge (source, target, operation); `stride` sizes a node that no edge reaches.
+
+    `outputs`: the states that it gives, all nodes where that is None.
+    """
 
     def __init__(
         self,
@@ -74,16 +83,19 @@ class DiscreteCell(nn.Module):
         edges: Sequence[tuple[int, int, nn.Module]],
         *,
         stride: int = 1,
+        outputs: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.num_inputs = num_inputs
         self.num_nodes = num_nodes
         self.stride = stride
+        nodes = range(num_inputs, num_inputs + num_nodes)
+        self.outputs = tuple(nodes if outputs is None else outputs)
         self.ends = tuple((source, target) for source, target, _ in edges)
         self.operations = nn.ModuleList(operation for _, _, operation in edges)
 
     def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The states of the nodes."""
+        """The states that are its outputs."""
         states = list(inputs)
         for target in range(self.num_inputs, self.num_inputs + self.num_nodes):
             values = [
@@ -92,7 +104,7 @@ class DiscreteCell(nn.Module):
                 if end == target
             ]
             states.append(sum(values[1:], values[0]) if values else _zeros(inputs[0], self.stride))
-        return states[self.num_inputs :]
+        return [states[output] for output in self.outputs]
 
 
 class SupernetCell(nn.Module):
@@ -137,10 +149,11 @@ class SupernetCell(nn.Module):
                     arriving[edge.target].append(share)
         return states[plan.num_inputs :]
 
-    def cut_out(self, picks: Sequence[str | None]) -> DiscreteCell:
+    def cut_out(self, picks: Sequence[str | None], outputs: Sequence[int] | None = None) -> DiscreteCell:
         """The cell of one pick an edge, in the plan's order, with a copy of weights and batch statistics.
 
-        None, or the candidate `none` where nothing passes by it, leaves the edge out.
+        None, or the candidate `none` where nothing passes by it, leaves the edge out. `outputs`: see
+        DiscreteCell.
         """
         plan = self.plan
         left_out = (None, "none") if self.partial_channels == 1 else (None,)
@@ -148,7 +161,7 @@ class SupernetCell(nn.Module):
         for edge, pick in zip(plan.edges, picks, strict=True):
             if pick is not None and pick not in left_out:
                 edges.append((edge.source, edge.target, self._copy(edge, pick)))
-        return DiscreteCell(plan.num_inputs, plan.num_nodes, edges, stride=plan.stride)
+        return DiscreteCell(plan.num_inputs, plan.num_nodes, edges, stride=plan.stride, outputs=outputs)
 
     def operation(self, gate: int, row: int, candidate: int) -> nn.Module:
         """The module of one candidate of one edge: row `row` of the cell's gate `gate`."""

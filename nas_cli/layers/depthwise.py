@@ -6,12 +6,16 @@ exact. On other devices than the CPU the plain call stands.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn.grad import conv2d_weight
+
+# The columns of a wide kernel whose weight gradients are computed together: at most 3
+COLUMNS = {5: (3, 2), 7: (3, 2, 2)}
 
 
 class Context(FunctionCtx):
@@ -38,16 +42,29 @@ def depthwise_convs(
         phases = split_phases(F.pad(x, (0, width % 2, 0, height % 2)))
         convolved = depthwise_convs(phases, weights, stride=1, padding=padding // 2, dilation=1)
         return tuple(merge_phases(images)[:, :, :height, :width] for images in convolved)
-    if kernel == 5 and stride == 1 and any(weight.requires_grad for weight in weights):
-        wide: tuple[Tensor, ...] = _WideDepthwise.apply(x, *weights)
+    if _is_slow(x, kernel) and stride == 1 and any(weight.requires_grad for weight in weights):
+        arguments = map(_in_autocast_precision, (x, *weights))
+        wide: tuple[Tensor, ...] = _WideDepthwise.apply(*arguments)
         return wide
     return _convolve(x, weights, stride, padding, dilation)
+
+
+def _is_slow(x: Tensor, kernel: int) -> bool:
+    """A map so narrow that columns of the kernel meet none of its pixels is left to the plain call."""
+    return kernel in COLUMNS and x.shape[3] >= kernel // 2 - 1
 
 
 def _convolve(
     x: Tensor, weights: Sequence[Tensor], stride: int, padding: int, dilation: int
 ) -> tuple[Tensor, ...]:
     return tuple(F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1]) for weight in weights)
+
+
+def _in_autocast_precision(tensor: Tensor) -> Tensor:
+    """As autocast casts a convolution's arguments; it does not reach the backward pass of a Function."""
+    if tensor.dtype == torch.float32 and torch.is_autocast_enabled("cpu"):
+        return tensor.to(torch.get_autocast_dtype("cpu"))
+    return tensor
 
 
 def split_phases(x: Tensor) -> Tensor:
@@ -68,15 +85,15 @@ def merge_phases(phases: Tensor) -> Tensor:
 
 
 class _WideDepthwise(torch.autograd.Function):
-    """5x5 convolutions of the same images, whose weight gradients are computed as two narrower ones.
+    """Wide convolutions of the same images, whose weight gradients are computed as narrower ones.
 
-    Both read images that are padded beforehand, once for all convolutions.
+    These read images that are padded beforehand, once for all convolutions.
     """
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(x, *weights)
-        return tuple(F.conv2d(x, weight, None, 1, 2, 1, x.shape[1]) for weight in weights)
+        return tuple(F.conv2d(x, weight, None, 1, weight.shape[2] // 2, 1, x.shape[1]) for weight in weights)
 
     @staticmethod
     def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -88,29 +105,40 @@ class _WideDepthwise(torch.autograd.Function):
                 for_x = part if for_x is None else for_x.add_(part)
         if not any(ctx.needs_input_grad[1:]):
             return for_x, *(None for _ in weights)
-        left, right = _pad(x, 2, 0), _pad(x, -1, 2)  # as columns 0 to 2 and 3 to 4 of the kernel meet them
+        kernel = weights[0].shape[2]
+        widths = COLUMNS[kernel]
+        parts = [(_pad(x, kernel, *part), part[1]) for part in zip(_starts(widths), widths, strict=True)]
         return for_x, *(
-            torch.cat([_weight_gradient(gradient, left, 3), _weight_gradient(gradient, right, 2)], dim=3)
+            torch.cat([_weight_gradient(gradient, padded, kernel, width) for padded, width in parts], dim=3)
             for gradient in gradients
         )
 
 
+def _starts(widths: Sequence[int]) -> list[int]:
+    return list(accumulate(widths[:-1], initial=0))
+
+
 def _input_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """torch.nn.grad.conv2d_input would lose the memory layout of x."""
+    padding = (weight.shape[2] // 2,) * 2
     gradients: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, (1, 1), (2, 2), (1, 1), False, (0, 0), x.shape[1], (True, False, False)
+        gradient, x, weight, None, (1, 1), padding, (1, 1), False, (0, 0), x.shape[1], (True, False, False)
     )
     return gradients[0]
 
 
-def _pad(x: Tensor, left: int, right: int) -> Tensor:
-    """Images of fewer rows than the kernel are padded in height too: oneDNN's own padding is slow there."""
-    rows = 2 if x.shape[2] < 5 else 0
-    return F.pad(x, (left, right, rows, rows))
+def _pad(x: Tensor, kernel: int, start: int, width: int) -> Tensor:
+    """The images as `width` columns of the kernel from `start` on meet them.
+
+    Those of fewer rows than the kernel are padded in height too: oneDNN's own padding is slow there.
+    """
+    rows = kernel // 2 if x.shape[2] < kernel else 0
+    left = kernel // 2 - start
+    return F.pad(x, (left, width - 1 - left, rows, rows))
 
 
-def _weight_gradient(gradient: Tensor, padded: Tensor, columns: int) -> Tensor:
+def _weight_gradient(gradient: Tensor, padded: Tensor, kernel: int, columns: int) -> Tensor:
     channels = padded.shape[1]
-    padding = ((gradient.shape[2] + 4 - padded.shape[2]) // 2, 0)
-    result: Tensor = conv2d_weight(padded, (channels, 1, 5, columns), gradient, 1, padding, 1, channels)
+    padding = ((gradient.shape[2] + kernel - 1 - padded.shape[2]) // 2, 0)
+    result: Tensor = conv2d_weight(padded, (channels, 1, kernel, columns), gradient, 1, padding, 1, channels)
     return result

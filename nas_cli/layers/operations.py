@@ -1,10 +1,10 @@
 """The candidates of the cell spaces, each by its definition.
 
 DARTS (arXiv:1806.09055) has the separable and dilated convolutions, NAS-Bench-201 (arXiv:2001.00326)
-the plain ones; pooling and the skip are of both.
+the plain ones, NASNet (arXiv:1707.07012) those in a bottleneck; pooling and the skip are of all three.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,10 @@ from torch import Tensor, nn
 
 from nas_cli.errors import UnsupportedError
 from nas_cli.layers.depthwise import depthwise_conv2d
+from nas_cli.layers.drop_path import DropPath
+
+Size = tuple[int, int]
+"""Height and width."""
 
 
 class Zero(nn.Module):
@@ -32,7 +36,7 @@ class PointwiseConv(nn.Conv2d):
     images are channels_last and channels are few: wrong numbers or a crash (oneDNN issue 6035).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int | Size) -> None:
         super().__init__(in_channels, out_channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,19 +78,52 @@ class ReluConvBN(nn.Module):
     """ReLU, convolution, batch normalisation: the candidate of NAS-Bench-201, the preprocessing of DARTS."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, stride: int, padding: int, *, affine: bool
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int | Size,
+        stride: int | Size,
+        padding: int | Size,
+        *,
+        affine: bool,
+        dilation: int = 1,
     ) -> None:
         super().__init__()
         self.conv = (
             PointwiseConv(in_channels, out_channels, stride)
             if (kernel, padding) == (1, 0)
-            else nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False)
+            else nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, bias=False)
         )
         self.norm = nn.BatchNorm2d(out_channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         normalised: Tensor = self.norm(self.conv(torch.relu(x)))
         return normalised
+
+
+class BottleneckConv(nn.Sequential):
+    """A 1x1 convolution to fewer channels, convolutions of some kernels there, a 1x1 convolution back.
+
+    NASNet's paper (arXiv:1707.07012) names the inner convolutions alone; its authors' code (tensorflow/tpu,
+    amoeba_net/network_utils.py) has this bottleneck, and the published numbers of parameters need it.
+    Each inner convolution halves the sides along which its kernel is longer than 1.
+    """
+
+    def __init__(
+        self, channels: int, inner: int, kernels: Sequence[Size], stride: int, dilation: int, *, affine: bool
+    ) -> None:
+        super().__init__(
+            ReluConvBN(channels, inner, 1, 1, 0, affine=affine),
+            *(_inner_conv(inner, kernel, stride, dilation, affine=affine) for kernel in kernels),
+            ReluConvBN(inner, channels, 1, 1, 0, affine=affine),
+        )
+
+
+def _inner_conv(channels: int, kernel: Size, stride: int, dilation: int, *, affine: bool) -> ReluConvBN:
+    height, width = kernel
+    strides = (stride if height > 1 else 1, stride if width > 1 else 1)
+    padding = (dilation * (height // 2), dilation * (width // 2))
+    return ReluConvBN(channels, channels, kernel, strides, padding, affine=affine, dilation=dilation)
 
 
 class SeparableConv(nn.Module):
@@ -133,7 +170,7 @@ class SeparableStack(nn.Sequential):
 
 
 class Pool(nn.Module):
-    """3x3 pooling that keeps (or halves) the size; padding is not counted."""
+    """Pooling that keeps (or halves) the size; padding is not counted."""
 
     def __init__(self, pool: nn.Module, channels: int, *, norm: bool) -> None:
         super().__init__()
@@ -160,11 +197,24 @@ def make_operation(
     if name in FULL_KERNELS:
         kernel = FULL_KERNELS[name]
         return ReluConvBN(channels, channels, kernel, stride, kernel // 2, affine=affine)
+    if name in BOTTLENECKS:
+        kernels, dilation, share = BOTTLENECKS[name]
+        inner = max(1, int(share * channels))
+        return BottleneckConv(channels, inner, kernels, stride, dilation, affine=affine)
     if name == "skip_connect":
         return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine=affine)
     if name == "none":
         return Zero(stride)
     raise UnsupportedError(f"There is no operation {name!r}; there are {', '.join(OPERATIONS)}.")
+
+
+def make_final_operation(name: str, channels: int, stride: int) -> nn.Module:
+    """An edge of a final network: affine norms, none after pools, drop path.
+
+    A dropped identity would leave a cell without any path, so it is kept.
+    """
+    operation = make_operation(name, channels, stride, affine=True, pool_norm=False)
+    return operation if isinstance(operation, nn.Identity) else nn.Sequential(operation, DropPath())
 
 
 def _separable(name: str, channels: int, stride: int, *, affine: bool, plain: bool) -> SeparableStack:
@@ -179,13 +229,23 @@ def _separable(name: str, channels: int, stride: int, *, affine: bool, plain: bo
 POOLS: dict[str, Callable[[int], nn.Module]] = {
     "max_pool_3x3": lambda stride: nn.MaxPool2d(3, stride, padding=1),
     "avg_pool_3x3": lambda stride: nn.AvgPool2d(3, stride, padding=1, count_include_pad=False),
+    "max_pool_5x5": lambda stride: nn.MaxPool2d(5, stride, padding=2),
+    "max_pool_7x7": lambda stride: nn.MaxPool2d(7, stride, padding=3),
 }
 # kernel, dilation, how often it is applied
 SEPARABLE: dict[str, tuple[int, int, int]] = {
     "sep_conv_3x3": (3, 1, 2),
     "sep_conv_5x5": (5, 1, 2),
+    "sep_conv_7x7": (7, 1, 2),
     "dil_conv_3x3": (3, 2, 1),
     "dil_conv_5x5": (5, 2, 1),
 }
 FULL_KERNELS: dict[str, int] = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
-OPERATIONS: tuple[str, ...] = ("none", "skip_connect", *POOLS, *SEPARABLE, *FULL_KERNELS)
+# the inner kernels, their dilation, the inner share of the channels
+BOTTLENECKS: dict[str, tuple[tuple[Size, ...], int, float]] = {
+    "bottleneck_conv_3x3": (((3, 3),), 1, 1 / 4),
+    "bottleneck_dil_conv_3x3": (((3, 3),), 2, 1 / 4),
+    "bottleneck_conv_1x3_3x1": (((1, 3), (3, 1)), 1, 3 / 8),
+    "bottleneck_conv_1x7_7x1": (((1, 7), (7, 1)), 1, 1 / 4),
+}
+OPERATIONS: tuple[str, ...] = ("none", "skip_connect", *POOLS, *SEPARABLE, *FULL_KERNELS, *BOTTLENECKS)

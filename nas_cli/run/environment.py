@@ -51,8 +51,8 @@ def _facts() -> dict[str, Json]:
         "nas_cli": str(vars(sys.modules["nas_cli"])["__version__"]),
         "commit": _commit(PACKAGE.parent),
         "system": platform.platform(),
-        "processor": _processor(),
-        "gpu": _gpu(),
+        "processor": processor_name(),
+        "gpu": gpu_name(),
     }
 
 
@@ -78,7 +78,8 @@ def _commit(checkout: Path) -> str | None:
     return answer.stdout.strip()
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """The model of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -87,7 +88,8 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _gpu() -> str | None:
+def gpu_name() -> str | None:
+    """The model of the GPU; None where there is none."""
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None

@@ -14,8 +14,7 @@ from nas_cli.data import ImageInfo
 from nas_cli.errors import GenotypeError
 from nas_cli.genotype_text import Pair, read_cells_text
 from nas_cli.layers.cell import CellPlan, DiscreteCell, Edge, SupernetCell, make_cell
-from nas_cli.layers.drop_path import DropPath
-from nas_cli.layers.operations import make_operation
+from nas_cli.layers.operations import make_final_operation
 from nas_cli.layers.skeleton import Place, Skeleton, SkeletonNetwork, make_auxiliary_head, one_hot_gates
 from nas_cli.layers.stem import check_image_size
 from nas_cli.space import CellGraph, SearchSpace
@@ -76,7 +75,7 @@ class DartsSpace(SearchSpace):
         skeleton = self.make_skeleton(affine=True)
         wirings = {kind: self.wiring(architecture, kind) for kind in KINDS}
         cells = [self._discrete_cell(wirings[place.kind], place) for place in skeleton.places]
-        head = make_auxiliary_head(self.info, skeleton, self.num_nodes) if auxiliary_head else None
+        head = make_auxiliary_head(self.info, skeleton) if auxiliary_head else None
         return SkeletonNetwork(skeleton, cells, head)
 
     def build_supernet(self, options: SupernetOptions) -> "DartsSupernet":
@@ -87,13 +86,13 @@ class DartsSpace(SearchSpace):
             self.info,
             channels=self.channels,
             num_cells=self.num_cells,
-            num_nodes=self.num_nodes,
+            num_joined=dict.fromkeys(KINDS, self.num_nodes),
             affine=affine,
         )
 
     def _discrete_cell(self, wiring: Wiring, place: Place) -> DiscreteCell:
         edges = [
-            (source, target, _final_operation(name, place.channels, _stride(place.kind, source)))
+            (source, target, make_final_operation(name, place.channels, _stride(place.kind, source)))
             for (source, target), name in wiring.items()
         ]
         return DiscreteCell(NUM_INPUTS, self.num_nodes, edges)
@@ -206,14 +205,6 @@ def _node_choices(kind: str, node: int) -> tuple[Choice, Choice, Choice]:
         Choice(f"{name}.first", OPERATIONS),
         Choice(f"{name}.second", OPERATIONS),
     )
-
-
-def _final_operation(name: str, channels: int, stride: int) -> nn.Module:
-    """An edge of the final network: a dropped identity would leave a cell without any path, so it is kept."""
-    operation = make_operation(name, channels, stride, affine=True, pool_norm=False)
-    if name == "skip_connect" and stride == 1:
-        return operation
-    return nn.Sequential(operation, DropPath())
 
 
 class DartsSupernet(Supernet):

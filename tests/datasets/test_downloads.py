@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.datasets
-from scipy.io import savemat  # type: ignore[import-untyped]
+from scipy.io import savemat
 
 from nas_cli.datasets.downloads import Download
 from nas_cli.errors import DataError

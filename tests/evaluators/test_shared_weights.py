@@ -15,6 +15,7 @@ from nas_cli.network_training import accuracy
 from nas_cli.recipe import Recipe
 from nas_cli.run import Run
 from nas_cli.seeds import seeded
+from nas_cli.spaces.macro import MacroSpace
 from nas_cli.spaces.nasbench201 import NasBench201
 from nas_cli.strategies.darts import Darts
 from nas_cli.strategy import Problem
@@ -73,6 +74,30 @@ def test_an_evaluation_leaves_the_supernet_as_it_was() -> None:
     scores = {evaluator.evaluate(CONVOLUTIONS).score for _ in range(2)}
     assert len(scores) == 1
     assert all(torch.equal(tensor, before[name]) for name, tensor in supernet.state_dict().items())
+
+
+def test_a_network_in_another_spelling_is_not_scored_again() -> None:
+    problem = replace(toy_problem(), space=MacroSpace(INFO, operations=("conv3x3", "none")))
+    stage_of_none, of_another_depth = Architecture((0, *(0, 1) * 3)), Architecture((1, *(0, 1) * 3))
+    evaluator = SharedWeights(problem, supernet_of(problem), recalibration_batches=1)
+    first = evaluator.evaluate(stage_of_none)
+    with torch.no_grad():
+        for parameter in evaluator.supernet.parameters():
+            parameter.normal_()
+    assert evaluator.evaluate(of_another_depth).score == first.score
+    assert len(evaluator.scores) == 1
+
+
+def test_fewer_images_are_the_same_share_of_each_class() -> None:
+    problem = problem_of()
+    scored_on = SharedWeights(problem, supernet_of(problem), max_images=10).score_part
+    assert torch.bincount(scored_on.labels).tolist() == [5, 5]
+    assert SharedWeights(problem, supernet_of(problem), max_images=10).evaluate(CONVOLUTIONS).score % 10 == 0
+
+
+def test_a_limit_above_the_number_of_images_takes_all() -> None:
+    problem = problem_of()
+    assert len(SharedWeights(problem, supernet_of(problem), max_images=33).score_part) == 32
 
 
 def test_a_supernet_of_an_earlier_search_is_read_back(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tests.layers.cells import (
     images,
     loss_of,
     nasbench201_plan,
+    nasnet_plan,
     path_gates,
     soft_gates,
 )
@@ -30,6 +31,8 @@ PLANS = {
     "darts reduction": darts_plan(2),
     "nasbench201": nasbench201_plan(1),
     "nasbench201 of stride 2": nasbench201_plan(2),
+    "nasnet normal": nasnet_plan(1),
+    "nasnet reduction": nasnet_plan(2),
 }
 every_plan = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
 every_part = pytest.mark.parametrize("partial_channels", [1, 2], ids=["all_channels", "half_of_the_channels"])
@@ -134,6 +137,21 @@ def test_a_discrete_cell_sums_the_operations_that_arrive() -> None:
     first, second = cell([one, two])
     assert (first == 3).all()
     assert (second == 4).all()
+
+
+def test_a_discrete_cell_gives_the_states_that_are_its_outputs() -> None:
+    double = make_operation("skip_connect", CHANNELS, 1, affine=True, pool_norm=False)
+    cell = DiscreteCell(2, 2, [(0, 2, double), (0, 2, double), (2, 3, double)], outputs=(1, 3))
+    one, two = torch.ones(1, CHANNELS, 2, 2), torch.full((1, CHANNELS, 2, 2), 3.0)
+    last, node = cell([one, two])
+    assert (last == 3).all()
+    assert (node == 2).all()
+
+
+def test_rows_that_arrive_at_one_slot_are_a_group() -> None:
+    # Gates 0 and 1 are the inputs', with rows to both slots of node 2 and of node 3; gate 2 is node 2's.
+    groups = nasnet_plan(1).row_groups
+    assert groups == (((0, 0), (1, 0)), ((0, 1), (1, 1)), ((0, 2), (1, 2), (2, 0)), ((0, 3), (1, 3), (2, 1)))
 
 
 @every_plan

@@ -11,7 +11,7 @@ from nas_cli.layers.depthwise import depthwise_conv2d, merge_phases, split_phase
 @pytest.mark.parametrize("size", [(8, 8), (5, 7), (4, 6), (2, 2), (1, 1)], ids=str)
 @pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
 def test_it_is_the_plain_convolution(
     kernel: int, stride: int, dilation: int, size: tuple[int, int], channels_last: bool
 ) -> None:
@@ -35,14 +35,14 @@ def test_it_is_the_plain_convolution(
 
 
 @pytest.mark.parametrize("size", [6, 4])
-@pytest.mark.parametrize("dilation", [1, 2])
-def test_it_is_twice_differentiable(size: int, dilation: int) -> None:
+@pytest.mark.parametrize(("kernel", "dilation"), [(5, 1), (5, 2), (7, 1)])
+def test_it_is_twice_differentiable(size: int, kernel: int, dilation: int) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 2, size, size, dtype=torch.float64, generator=generator, requires_grad=True)
-    weight = torch.randn(2, 1, 5, 5, dtype=torch.float64, generator=generator, requires_grad=True)
+    weight = torch.randn(2, 1, kernel, kernel, dtype=torch.float64, generator=generator, requires_grad=True)
 
     def convolve(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return depthwise_conv2d(x, weight, stride=1, padding=2 * dilation, dilation=dilation)
+        return depthwise_conv2d(x, weight, stride=1, padding=kernel // 2 * dilation, dilation=dilation)
 
     assert torch.autograd.gradcheck(convolve, (x, weight), fast_mode=True)
     assert torch.autograd.gradgradcheck(convolve, (x, weight), fast_mode=True)
@@ -61,3 +61,19 @@ def test_phases_are_the_pixels_of_even_row_and_column_then_the_others() -> None:
 def test_merging_undoes_splitting() -> None:
     x = torch.randn(3, 2, 6, 4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(merge_phases(split_phases(x)), x)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_under_autocast_images_of_full_precision_have_gradients(kernel: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 4, 8, 8, generator=generator).requires_grad_()
+    weight = torch.randn(4, 1, kernel, kernel, generator=generator).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        convolved = depthwise_conv2d(x, weight, stride=1, padding=kernel // 2, dilation=1)
+        plain = F.conv2d(x, weight, None, 1, kernel // 2, 1, 4)
+    assert convolved.dtype == torch.bfloat16
+    gradients, expected = (
+        torch.autograd.grad(value.float().square().sum(), (x, weight)) for value in (convolved, plain)
+    )
+    for actual, wanted in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=0.05, atol=0.05 * wanted.abs().max().item())

@@ -24,11 +24,41 @@ def test_an_unknown_name_is_told_the_known_ones() -> None:
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("sep_conv_3x3", 2 * (9 + 16) * 16), ("dil_conv_5x5", (25 + 16) * 16), ("nor_conv_3x3", 9 * 256)],
+    [
+        ("sep_conv_3x3", 2 * (9 + 16) * 16),
+        ("dil_conv_5x5", (25 + 16) * 16),
+        ("nor_conv_3x3", 9 * 256),
+        ("bottleneck_conv_3x3", 2 * 4 * 16 + 9 * 4 * 4),
+        ("bottleneck_dil_conv_3x3", 2 * 4 * 16 + 9 * 4 * 4),
+        ("bottleneck_conv_1x3_3x1", 2 * 6 * 16 + 2 * 3 * 6 * 6),
+        ("bottleneck_conv_1x7_7x1", 2 * 4 * 16 + 2 * 7 * 4 * 4),
+    ],
 )
 def test_convolutions_have_no_bias(name: str, count: int) -> None:
     operation = make_operation(name, 16, 1, affine=False, pool_norm=False)
     assert sum(parameter.numel() for parameter in operation.parameters()) == count
+
+
+def test_a_bottleneck_has_one_channel_at_least() -> None:
+    operation = make_operation("bottleneck_conv_3x3", 2, 1, affine=False, pool_norm=False)
+    assert [tuple(parameter.shape) for parameter in operation.parameters()] == [
+        (1, 2, 1, 1),
+        (1, 1, 3, 3),
+        (2, 1, 1, 1),
+    ]
+
+
+def test_each_of_two_narrow_convolutions_halves_one_side() -> None:
+    operation = make_operation("bottleneck_conv_1x7_7x1", 4, 2, affine=False, pool_norm=False)
+    convolutions = [module for module in operation.modules() if isinstance(module, nn.Conv2d)]
+    assert [conv.kernel_size for conv in convolutions] == [(1, 1), (1, 7), (7, 1), (1, 1)]
+    assert [conv.stride for conv in convolutions] == [(1, 1), (1, 2), (2, 1), (1, 1)]
+
+
+def test_a_dilated_convolution_skips_every_second_pixel() -> None:
+    operation = make_operation("bottleneck_dil_conv_3x3", 4, 1, affine=False, pool_norm=False)
+    inner = operation[1].conv  # type: ignore[index]
+    assert (inner.kernel_size, inner.dilation, inner.groups) == ((3, 3), (2, 2), 1)
 
 
 def test_a_learned_scale_is_that_of_convolutions_and_never_of_pools() -> None:

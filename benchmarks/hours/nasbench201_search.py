@@ -1,0 +1,95 @@
+"""Weight-sharing searches of NAS-Bench-201 on real images; what they find is looked up in the table.
+
+    OMP_NUM_THREADS=1 python benchmarks/hours/nasbench201_search.py IMAGES.npz TABLE.npz [strategy ...]
+
+Runs `nas search experiment=nasbench201_cpu` for each strategy and seed, in outputs/ of the folder it is
+started in, and prints one line a search and one a strategy: CIFAR-10 test accuracy after 200 epochs as the
+benchmark has it, minutes, peak memory, and the share of skip connections. The table is read after a
+search, never by it. A search that is there already is not run again.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from nas_cli.evaluators.tabular import Table, read_table
+
+EDGES = ("0->1", "0->2", "1->2", "0->3", "1->3", "2->3")
+FASTER = "strategy.learning_rate=3e-3"
+"""Ten times the papers' rate of the architecture, for a twentieth of their steps."""
+
+SETTINGS: dict[str, list[str]] = {
+    "darts": [FASTER],
+    "darts_es": [FASTER],
+    "beta_darts": [FASTER],
+    "drnas": [FASTER],
+    "pc_darts": [FASTER],
+    "gdas": [FASTER],
+    "proxyless": [],
+    "enas": [],
+    "one_shot": [],
+}
+"""The settings that differ from those of conf/strategy."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("images")
+    parser.add_argument("table")
+    parser.add_argument("strategies", nargs="*", default=[*SETTINGS])
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    table = read_table(arguments.table)
+    print(f"{'strategy':<12} seed  test %  minutes  memory MB  skips")
+    for name in arguments.strategies:
+        found = [report(name, seed, arguments.images, table) for seed in range(arguments.seeds)]
+        print(summary(name, found))
+    print(summary("random cell", random_cells(table, 1000)))
+
+
+def report(name: str, seed: int, images: str, table: Table) -> float:
+    """The test accuracy of what one search finds, printed with what it cost."""
+    folder = Path("outputs") / "nasbench201_search" / f"{name}-{seed}"
+    if not (folder / "genotype.json").exists():
+        search(name, seed, images, folder)
+    genotype = json.loads((folder / "genotype.json").read_text())
+    status = json.loads((folder / "status.json").read_text())
+    choices = genotype["choices"]
+    accuracy = table.columns["c10_test200"][table.rows[spell(choices)]]
+    skips = sum(option == "skip_connect" for option in choices.values())
+    print(
+        f"{name:<12} {seed:>4}  {accuracy:6.2f}  {status['seconds'] / 60:7.1f}"
+        f"  {status['peak_memory_mb']:9.0f}  {skips} of 6  {spell(choices)}",
+        flush=True,
+    )
+    return accuracy
+
+
+def search(name: str, seed: int, images: str, folder: Path) -> None:
+    words = ["search", "experiment=nasbench201_cpu", f"strategy={name}", f"seed={seed}"]
+    words += ["dataset=npz", f"dataset.path={images}", f"hydra.run.dir={folder}", *SETTINGS.get(name, [])]
+    subprocess.run([sys.executable, "-m", "nas_cli", *words], check=True, capture_output=True)
+
+
+def spell(choices: dict[str, str]) -> str:
+    """The benchmark's string."""
+    operations = [f"{choices[edge]}~{edge[0]}" for edge in EDGES]
+    nodes = operations[:1], operations[1:3], operations[3:]
+    return "+".join(f"|{'|'.join(node)}|" for node in nodes)
+
+
+def random_cells(table: Table, count: int) -> list[float]:
+    return random.Random(0).sample(table.columns["c10_test200"], count)
+
+
+def summary(name: str, accuracies: list[float]) -> str:
+    spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+    return f"{name:<12} mean {statistics.mean(accuracies):.2f}, sd {spread:.2f}, n={len(accuracies)}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Latency tables: their sums, their files, and what they are refused for."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas_cli.data import ImageInfo
+from nas_cli.errors import ConfigError, UnsupportedError
+from nas_cli.latency import Conditions, LatencyTable, measure, measure_table
+from nas_cli.spaces.nasbench201 import NasBench201
+from nas_cli.supernet import Gate
+from tests.toy import INFO, ToySpace
+
+IMAGES = ImageInfo(channels=3, size=8, class_names=("a", "b"), mean=(0.5,) * 3, std=(0.2,) * 3, mirror=True)
+CONDITIONS = Conditions("a processor", "cpu", threads=1, batch_size=2)
+TABLE = LatencyTable(CONDITIONS, "print", 1.0, [[[0.0, 2.0], [4.0, 8.0]], [[16.0, 32.0]]])
+
+
+def small_space(channels: int = 4) -> NasBench201:
+    return NasBench201(IMAGES, num_cells=1, channels=channels)
+
+
+def test_the_expected_latency_is_the_weighted_sum_and_the_fixed_part() -> None:
+    weights = [torch.tensor([[0.5, 0.5], [0.25, 0.75]]), torch.tensor([[1.0, 0.0]])]
+    assert TABLE.expected(weights).item() == 1.0 + 1.0 + 7.0 + 16.0
+
+
+def test_the_predicted_latency_is_the_sum_of_what_runs() -> None:
+    like = torch.zeros(())
+    assert TABLE.predict([Gate.one_hot([1, None], 2, like), Gate.one_hot([0], 2, like)]) == 1.0 + 2.0 + 16.0
+
+
+def test_a_table_comes_back_from_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "latency.json"
+    file.write_text(TABLE.to_json())
+    assert LatencyTable.read(file) == TABLE
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format": 1}', "no json"])
+def test_a_file_that_is_no_table_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "latency.json"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="nas latency"):
+        LatencyTable.read(file)
+
+
+def test_a_missing_file_and_a_later_format_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="There is no latency table"):
+        LatencyTable.read(tmp_path / "none.json")
+    file = tmp_path / "later.json"
+    file.write_text(json.dumps(json.loads(TABLE.to_json()) | {"format": 2}))
+    with pytest.raises(ConfigError, match="format 2"):
+        LatencyTable.read(file)
+
+
+def test_a_measured_table_has_a_time_for_every_candidate_but_those_that_do_nothing() -> None:
+    table = measure_table(small_space(), IMAGES, CONDITIONS, num_networks=2)
+    assert [[len(row) for row in gate] for gate in table.entries] == [[5, 5, 5], [5, 5], [5]]
+    none, skip, _, convolution, _ = table.entries[0][0]
+    assert none == 0.0
+    assert 0.0 <= skip < convolution
+
+
+def test_a_table_of_another_size_of_the_space_is_refused() -> None:
+    table = measure_table(small_space(), IMAGES, CONDITIONS, num_networks=2)
+    table.check(small_space(), IMAGES, "latency.json")
+    with pytest.raises(ConfigError, match="made for another space, other settings"):
+        table.check(small_space(channels=8), IMAGES, "latency.json")
+
+
+def test_a_space_whose_candidates_are_no_modules_has_no_table() -> None:
+    with pytest.raises(UnsupportedError, match="nothing to time"):
+        measure_table(ToySpace(INFO), INFO, CONDITIONS)
+
+
+def test_the_slower_of_two_calls_takes_longer_and_the_threads_are_as_before() -> None:
+    before = torch.get_num_threads()
+    small, large = torch.rand(8, 8), torch.rand(256, 256)
+    quick, slow = measure([lambda: small @ small, lambda: large @ large], CONDITIONS, seconds=0.01)
+    assert 0 < quick < slow
+    assert torch.get_num_threads() == before
