@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nas_cli.data import Batch
+from nas_cli.errors import ConfigError
 from nas_cli.recipe import NonNegative, Positive, Share
 from nas_cli.seeds import stream
 from nas_cli.strategy import Problem, WeightSharingStrategy
@@ -44,6 +45,7 @@ class Darts(WeightSharingStrategy):
         weight_decay: NonNegative = 1e-3,
         warmup_epochs: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
+        _check_warmup(warmup_epochs, problem.recipe.epochs)
         super().__init__(problem)
         self.order = order
         self.hessian = hessian
@@ -175,6 +177,14 @@ class Darts(WeightSharingStrategy):
         for parameter, saved in zip(self.architecture_parameters, saved_parameters, strict=True):
             parameter.data.copy_(saved)
         self.optimizer.load_state_dict(cast(State, state["optimizer"]))
+
+
+def _check_warmup(warmup_epochs: int, epochs: int) -> None:
+    if warmup_epochs >= epochs:
+        raise ConfigError(
+            f"strategy.warmup_epochs={warmup_epochs} leaves none of recipe.epochs={epochs} to learn the "
+            "architecture. Set it below recipe.epochs."
+        )
 
 
 def virtual_step(

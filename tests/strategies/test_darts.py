@@ -8,11 +8,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nas_cli.data import Batch
+from nas_cli.errors import ConfigError
 from nas_cli.recipe import Recipe
 from nas_cli.strategies.darts import Darts, virtual_step
 from nas_cli.supernet import Gate
 from nas_cli.training import Descent
 from tests.strategies.small import random_batch, small
+from tests.toy import toy_problem
 
 
 def small_darts(**settings: object) -> Darts:
@@ -102,6 +104,11 @@ def test_the_architecture_rests_while_the_weights_warm_up() -> None:
     darts.start_epoch(0)
     darts.update_architecture(random_batch(1), random_batch(2), darts.descent)
     assert all(torch.equal(rows, old) for rows, old in zip(darts.logits, before, strict=True))
+
+
+def test_a_warm_up_of_the_whole_search_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"warmup_epochs=3 leaves none of recipe\.epochs=3"):
+        Darts(toy_problem(epochs=3), warmup_epochs=3)
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
