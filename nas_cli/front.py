@@ -23,19 +23,25 @@ def hypervolume(costs: Costs, reference: Sequence[float]) -> float:
     return float(HV(ref_point=np.asarray(reference, dtype=float)).do(_matrix(costs)))
 
 
-def survivors(costs: Costs, count: int, seed: int) -> list[tuple[int, int, float]]:
-    """NSGA-II's choice of `count` rows: (row, rank, crowding distance); the seed decides between equals."""
+def survivors(costs: Costs, count: int, seed: int) -> list[tuple[int, int]]:
+    """NSGA-II's choice of `count` rows, as (row, rank): the best fronts, of the last one the least crowded.
+
+    Crowding distances are of the places in the sorted columns instead of the costs themselves, where a few
+    outliers would be the measure of all; ranks are the same. The seed decides between equals.
+    """
     from pymoo.core.population import Population
     from pymoo.core.problem import Problem
     from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
 
-    matrix = _matrix(costs)
-    problem = Problem(n_var=1, n_obj=matrix.shape[1])
-    population = Population.new(X=np.arange(len(matrix))[:, None], F=matrix)
+    places = np.stack([np.unique(column, return_inverse=True)[1] for column in _matrix(costs).T], axis=1)
+    population = Population.new(X=np.arange(len(places))[:, None], F=places)
     chosen = RankAndCrowding().do(
-        problem, population, n_survive=count, random_state=np.random.default_rng(seed)
+        Problem(n_var=1, n_obj=places.shape[1]),
+        population,
+        n_survive=count,
+        random_state=np.random.default_rng(seed),
     )
-    return [(int(one.X[0]), int(one.get("rank")), float(one.get("crowding"))) for one in chosen]
+    return [(int(one.X[0]), int(one.get("rank"))) for one in chosen]
 
 
 def _matrix(costs: Costs) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

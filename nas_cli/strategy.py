@@ -10,6 +10,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -61,8 +62,11 @@ class Problem:
 
     def neighbours(self, architecture: Architecture) -> list[Architecture]:
         """All that differ in one pick, among what the budget allows."""
-        neighbours = self.space.neighbours(architecture)
-        return [one for one in neighbours if self.affordable is None or self.affordable.allows(one)]
+        return [one for one in self.space.neighbours(architecture) if self.allows(one)]
+
+    def allows(self, architecture: Architecture) -> bool:
+        """Whether it keeps to the budget, for strategies that write architectures by themselves."""
+        return self.affordable is None or self.affordable.allows(architecture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,9 @@ class SamplingStrategy(Strategy):
         history = run.history() if run.resumed else []
         best: Found | None = None
         with Progress("search", self._limit(evaluator), unit="evaluation", interval=0.5) as progress:
-            for count, evaluated in enumerate(self.evaluations(evaluator, history), start=1):
+            for count, evaluated in enumerate(
+                self.evaluations(evaluator, history, run.path("history.jsonl")), start=1
+            ):
                 if count > len(history):
                     run.append_history(_record(evaluated))
                 best = better(best, evaluated)
@@ -144,17 +150,21 @@ class SamplingStrategy(Strategy):
         return best
 
     def evaluations(
-        self, evaluator: Evaluator, history: Sequence[Mapping[str, Json]] = ()
+        self,
+        evaluator: Evaluator,
+        history: Sequence[Mapping[str, Json]] = (),
+        source: Path = Path("history.jsonl"),
     ) -> Iterator[Found]:
-        """The search without a folder: every evaluation, once it is observed; `history` is replayed first.
+        """The search without a folder: every evaluation, which is observed when the next one is asked for.
 
-        Raises ConfigError where the budget is below the first evaluation.
+        `history`, read from `source`, is replayed first. Raises ConfigError where the budget is below the
+        first evaluation, RunError where the history is of other settings.
         """
         budget, limit, spent = evaluator.budget_seconds, self._limit(evaluator), 0.0
         for count in itertools.count() if limit is None else range(limit):
             proposal = self.propose()
             if count < len(history):
-                evaluation = _recorded(history[count], proposal)
+                evaluation = _recorded(history[count], proposal, source)
             else:
                 evaluation = evaluator.evaluate(proposal.architecture, proposal.fidelity)
             spent += evaluation.seconds
@@ -162,8 +172,8 @@ class SamplingStrategy(Strategy):
                 if count == 0:
                     raise _no_evaluation(budget, spent)
                 return
-            self.observe(proposal.architecture, evaluation)
             yield Found(proposal.architecture, evaluation, proposal.fidelity)
+            self.observe(proposal.architecture, evaluation)
 
     def _limit(self, evaluator: Evaluator) -> int | None:
         usual = self.usual_evaluations if evaluator.budget_seconds is None else None
@@ -185,11 +195,11 @@ def _record(found: Found) -> dict[str, Json]:
     }
 
 
-def _recorded(record: Mapping[str, Json], proposal: Proposal) -> Evaluation:
+def _recorded(record: Mapping[str, Json], proposal: Proposal, source: Path) -> Evaluation:
     """The evaluation on record, which must be of what is proposed now."""
     if record["picks"] != list(proposal.architecture.picks) or record["fidelity"] != proposal.fidelity:
         raise RunError(
-            f"The run's history.jsonl holds a search with other settings: it scored {record['picks']} "
+            f"{source} holds a search with other settings: it scored {record['picks']} "
             f"where {list(proposal.architecture.picks)} is proposed now. Start a new search."
         )
     metrics = cast(Mapping[str, float], record["metrics"])

@@ -385,7 +385,7 @@ def test_shared_weights_that_do_not_fit_are_refused(
         (["evaluator.path=other.npz"], ["evaluator.path=other.npz", "`arch`"]),
         (["evaluator.path=no_seconds.npz"], ["no column c10_train_seconds200"]),
         (["evaluator.budget_seconds=5"], ["evaluator.budget_seconds=5", "60 seconds", "Raise it"]),
-        (["evaluator.fidelity=13"], ["evaluator.fidelity=13", "c10_val12"]),
+        (["evaluator.fidelity=13"], ["fidelity of 13 epochs", "c10_val12"]),
         (["evaluator.dataset=c99"], ["evaluator.dataset=c99", "c10_val12"]),
     ],
 )

@@ -42,6 +42,7 @@ TUNED = {
     "learning_rate": 0.05,
     "num_evaluations": 60,
     "controller_learning_rate": 3e-3,
+    "controller_steps": 15,
     "num_samples": 4,
     "num_candidates": 20,
     "beta_decay": 0.1,

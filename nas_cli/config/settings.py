@@ -224,7 +224,7 @@ def _literals(annotation: Any) -> list[str]:
 
 
 def _has_entries(annotation: Any) -> bool:
-    """A dataclass, whose fields are the entries of a mapping; what pydantic annotates with are instances of one."""
+    """A dataclass, which is given as a mapping; a validator is an instance of one."""
     return isinstance(annotation, type) and is_dataclass(annotation)
 
 

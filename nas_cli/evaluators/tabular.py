@@ -72,8 +72,8 @@ class Tabular(Evaluator):
         if name not in self.table.columns:
             known = sorted(column for column in self.table.columns if f"_{part}" in column)
             raise ConfigError(
-                f"evaluator.dataset={self.dataset}: the table has no column {name}, which {epochs} epochs "
-                f"need. It has {', '.join(known) or f'no {part} columns'}."
+                f"evaluator.dataset={self.dataset}: the table has no column {name}, which a fidelity of "
+                f"{epochs} epochs needs. It has {', '.join(known) or f'no {part} columns'}."
             )
         return self.table.columns[name]
 

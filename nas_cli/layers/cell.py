@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_cli.layers.partial_channels import PartialOperation, check_partial_channels
+from nas_cli.layers.partial_state import PartialState
 from nas_cli.layers.plain_state import PlainState
 from nas_cli.layers.share import Share, total
 from nas_cli.layers.shared_state import SharedState
@@ -119,7 +120,7 @@ class SupernetCell(nn.Module):
         self.plan = plan
         self.channels = channels
         self.partial_channels = partial_channels
-        state_kind = PlainState if plain else SharedState
+        state_kind = PlainState if plain else SharedState if partial_channels == 1 else PartialState
         self.states = nn.ModuleList(
             state_kind(
                 plan.candidates,

@@ -29,18 +29,19 @@ def fold(
 ) -> Folded:
     """Fold r convolutions (o, c), their normalisations without learned scale, and their gates (r).
 
-    `images` has one batch for each convolution, or one that all share. Running statistics are updated
-    in training mode, and stand in for the batch's in evaluation mode.
+    `images` has one batch for each convolution, or one that all share. A convolution may be several that
+    lie side by side, with as many normalisations and gates for each of its parts of the output. Running
+    statistics are updated in training mode, and stand in for the batch's in evaluation mode.
     """
     points = torch.stack([kernel.flatten(1) for kernel in kernels])
     if norms[0].training:
         images, mean, variance = _batch_statistics(images, points)
         _track(norms, mean, variance, images[0].shape[0] * images[0].shape[2] * images[0].shape[3])
     else:
-        mean, variance = running_statistics(norms)
+        mean, variance = (statistic.view(len(kernels), -1) for statistic in running_statistics(norms))
     scale = (variance + norms[0].eps).rsqrt()
     if gates is not None:
-        scale = scale * gates[:, None]
+        scale = (scale.view(len(norms), -1) * gates[:, None]).view_as(scale)
     repeated = list(images) * (len(kernels) // len(images))
     return Folded(repeated, (points * scale[:, :, None]).transpose(1, 2), -mean * scale)
 
@@ -67,7 +68,8 @@ def _buffers(norms: Sequence[nn.BatchNorm2d], name: str) -> list[Tensor]:
 def _track(norms: Sequence[nn.BatchNorm2d], mean: Tensor, variance: Tensor, count: int) -> None:
     """Running variances are unbiased, as torch has them."""
     unbiased = variance.detach() * (count / max(count - 1, 1))
-    track(norms, list(mean.detach().unbind()), list(unbiased.unbind()))
+    means, variances = (statistic.view(len(norms), -1) for statistic in (mean.detach(), unbiased))
+    track(norms, list(means.unbind()), list(variances.unbind()))
 
 
 @torch.no_grad()

@@ -57,6 +57,12 @@ class FactorizedReduce(nn.Module):
         self.odd = PointwiseConv(in_channels, half, stride=2)
         self.norm = nn.BatchNorm2d(out_channels, affine=affine)
 
+    @property
+    def kernel(self) -> Tensor:
+        """Of the one 1x1 convolution that both are, of the even pixels beside the odd ones."""
+        joined: Tensor = torch.block_diag(self.even.weight.flatten(1), self.odd.weight.flatten(1))
+        return joined
+
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(x)
         joined: Tensor = self.norm(torch.cat([self.even(x), self.odd(shifted(x))], dim=1))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_cli.layers.operations import make_operation
-from nas_cli.layers.partial_channels import edge_weights, passing_channels, seen_channels, shuffle
+from nas_cli.layers.partial_channels import edge_weights, pooled_to, shuffle
 from nas_cli.layers.share import Share
 from nas_cli.supernet import Gate
 
@@ -50,8 +50,8 @@ class PlainState(nn.Module):
         return [Share(self._values(state, gate, row)) for row in range(len(self.rows))]
 
     def _partial(self, state: Tensor, gate: Gate) -> list[Share]:
-        seen = seen_channels(state, self.partial_channels)
-        passing = passing_channels(state, self.partial_channels, self.stride)
+        seen, *rest = state.chunk(self.partial_channels, 1)
+        passing = pooled_to(self.stride, torch.cat(rest, 1))
         zero = torch.zeros_like(seen[:, :, :: self.stride, :: self.stride])
         return [
             Share(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nas_cli.layers.depthwise import merge_phases
-from nas_cli.layers.partial_channels import shuffle
+from nas_cli.layers.partial_channels import blend_and_shuffle
 from nas_cli.layers.pointwise import Mix
 
 
@@ -36,12 +36,8 @@ class Share:
 def total(shares: Sequence[Share], partial_channels: int = 1) -> Tensor | None:
     """The sum of all shares; None where they are empty."""
     seen = _total_of_seen(shares)
-    passing = [weight * images for share in shares for weight, images in share.passing]
-    if not passing:
-        return seen
-    if seen is None:
-        seen = torch.zeros_like(passing[0][:, : passing[0].shape[1] // (partial_channels - 1)])
-    return shuffle(seen, sum(passing[1:], passing[0]), partial_channels)
+    passing = [pair for share in shares for pair in share.passing]
+    return blend_and_shuffle(seen, passing, partial_channels) if passing else seen
 
 
 def _total_of_seen(shares: Sequence[Share]) -> Tensor | None:

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_cli.layers.depthwise import depthwise_convs, split_phases
-from nas_cli.layers.folded_norm import fold, running_statistics, track
+from nas_cli.layers.depthwise import depthwise_conv2d, depthwise_convs, split_phases
+from nas_cli.layers.folded_norm import Folded, fold, running_statistics, track
 from nas_cli.layers.operations import (
     FactorizedReduce,
     Pool,
@@ -24,30 +24,48 @@ from nas_cli.layers.operations import (
     Zero,
     shifted,
 )
-from nas_cli.layers.partial_channels import edge_weights, passing_channels, seen_channels
 from nas_cli.layers.plain_state import PlainState
 from nas_cli.layers.pointwise import AffineRelu, images_of, pixels
 from nas_cli.layers.share import Product, Share
 from nas_cli.supernet import Gate
 
 
-class _Forms:
-    """The forms of a state that its edges share, each computed when first asked for."""
+class Forms:
+    """The forms of a state that its edges share, each computed when first asked for.
 
-    def __init__(self, state: Tensor) -> None:
+    `copies`: so many lie side by side where separable convolutions read them.
+    """
+
+    def __init__(self, state: Tensor, copies: int = 1) -> None:
         self.state = state
+        self.copies = copies
 
     @cached_property
     def rectified(self) -> Tensor:
         return torch.relu(self.state)
 
     @cached_property
-    def phases(self) -> Tensor:
-        return split_phases(self.rectified)
-
-    @cached_property
     def even(self) -> Tensor:
         return self.rectified[:, :, ::2, ::2].contiguous(memory_format=torch.channels_last)
+
+    @cached_property
+    def copied(self) -> Tensor:
+        return self._copy(self.rectified)
+
+    @cached_property
+    def copied_phases(self) -> Tensor:
+        return split_phases(self.copied)
+
+    @cached_property
+    def copied_even(self) -> Tensor:
+        return self._copy(self.even)
+
+    def _copy(self, images: Tensor) -> Tensor:
+        """By a product: it and its gradient are faster than putting few channels side by side."""
+        if self.copies == 1:
+            return images
+        once = torch.eye(images.shape[1], device=images.device, dtype=images.dtype)
+        return images_of(pixels(images) @ once.repeat(1, self.copies), images)
 
     @cached_property
     def even_and_odd(self) -> Tensor:
@@ -55,7 +73,7 @@ class _Forms:
 
 
 @dataclass(frozen=True, slots=True)
-class _Group:
+class Group:
     """One candidate, on all edges where it runs."""
 
     operations: Sequence[nn.Module]
@@ -65,13 +83,24 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """A separable convolution before its last 1x1 convolution."""
+    """A separable convolution before its last 1x1 convolution, of one edge or of several side by side."""
 
     images: Tensor
     split: bool
-    stages: tuple[SeparableConv, ...]
-    gate: Tensor
+    stages: list[tuple[SeparableConv, ...]]
+    gates: list[Tensor]
     share: Share
+
+    @property
+    def kernel(self) -> Tensor:
+        kernels = [stages[0].pointwise.weight for stages in self.stages]
+        return (
+            torch.block_diag(*(kernel.flatten(1) for kernel in kernels)) if len(kernels) > 1 else kernels[0]
+        )
+
+    @property
+    def norms(self) -> list[nn.BatchNorm2d]:
+        return [stages[0].norm for stages in self.stages]
 
 
 class SharedState(PlainState):
@@ -82,39 +111,27 @@ class SharedState(PlainState):
     def forward(self, state: Tensor, gate: Gate) -> list[Share]:
         with torch.autocast(state.device.type, enabled=False):  # batch statistics want full precision
             state = state if state.dtype == torch.float64 else state.float()
-            seen = seen_channels(state, self.partial_channels)
-            forms = _Forms(seen.contiguous(memory_format=torch.channels_last))
+            forms = Forms(state.contiguous(memory_format=torch.channels_last))
             shares = [Share() for _ in gate.active]
-            groups = self._groups(gate, shares)
-            _push_stacks(
-                forms, [group for group in groups if isinstance(group.operations[0], SeparableStack)]
-            )
+            groups = self.groups(gate, shares)
+            push_stacks(forms, [group for group in groups if isinstance(group.operations[0], SeparableStack)])
             _push_linear(forms, [group for group in groups if _is_linear(group.operations[0])], len(shares))
             for group in groups:
-                _push(forms, group)
-            if self.partial_channels > 1:
-                self._pass_by(state, gate, shares)
+                push(forms, group)
             return shares
 
-    def _pass_by(self, state: Tensor, gate: Gate, shares: list[Share]) -> None:
-        """The channels that no candidate sees; the target sums and shuffles them, once for all edges."""
-        passing = passing_channels(state, self.partial_channels, self.stride)
-        for share, weight, active in zip(shares, edge_weights(gate), gate.active, strict=True):
-            if active:
-                share.passing.append((weight, passing))
-
-    def _groups(self, gate: Gate, shares: list[Share]) -> list[_Group]:
+    def groups(self, gate: Gate, shares: list[Share]) -> list[Group]:
         weights = [row.unbind() for row in gate.weights.unbind()]
         groups = []
         for k in range(len(self.candidates)):
             rows = [row for row, active in enumerate(gate.active) if k in active]
             if rows:
                 operations = [self.operation(row, k) for row in rows]
-                groups.append(_Group(operations, [weights[r][k] for r in rows], [shares[r] for r in rows]))
+                groups.append(Group(operations, [weights[r][k] for r in rows], [shares[r] for r in rows]))
         return groups
 
 
-def _push(forms: _Forms, group: _Group) -> None:
+def push(forms: Forms, group: Group) -> None:
     operation = group.operations[0]
     if isinstance(operation, FactorizedReduce):
         _push_factorized(forms, group)
@@ -127,34 +144,42 @@ def _push(forms: _Forms, group: _Group) -> None:
             share.values.append(gate * module(forms.state))
 
 
-def _push_stacks(forms: _Forms, groups: Sequence[_Group]) -> None:
-    """Separable convolutions: all first stages, then all last ones, each batch normalised in one go."""
-    pending = [stack for group in groups for stack in _start_stacks(forms, group)]
-    repeated = [stack for stack in pending if len(stack.stages) > 1]
-    pending = [stack for stack in pending if len(stack.stages) == 1]
+def push_stacks(forms: Forms, groups: Sequence[Group], joint: Share | None = None) -> None:
+    """Separable convolutions: all first stages, then all last ones, each batch normalised in one go.
+
+    With a joint share the edges' convolutions lie side by side, as many as `forms` has copies.
+    """
+    pending = [stack for group in groups for stack in _start_stacks(forms, group, joint)]
+    repeated = [stack for stack in pending if len(stack.stages[0]) > 1]
+    pending = [stack for stack in pending if len(stack.stages[0]) == 1]
     while repeated:
         advanced = _next_stage(repeated)
-        repeated = [stack for stack in advanced if len(stack.stages) > 1]
-        pending += [stack for stack in advanced if len(stack.stages) == 1]
+        repeated = [stack for stack in advanced if len(stack.stages[0]) > 1]
+        pending += [stack for stack in advanced if len(stack.stages[0]) == 1]
     if pending:
         _finish_stacks(pending)
 
 
-def _start_stacks(forms: _Forms, group: _Group) -> list[_Pending]:
+def _start_stacks(forms: Forms, group: Group, joint: Share | None) -> list[_Pending]:
     stacks = [operation.stages for operation in group.operations if isinstance(operation, SeparableStack)]
     first = stacks[0][0]
-    source, dilation, stride = forms.rectified, first.dilation, first.stride
+    source, dilation, stride = forms.copied, first.dilation, first.stride
     split = dilation == 2 and stride == 1 and len(stacks[0]) == 1 and _splits(source)
     if split:
-        source, dilation = forms.phases, 1
+        source, dilation = forms.copied_phases, 1
     elif dilation == 2 and stride == 2:
-        source, dilation, stride = forms.even, 1, 1
+        source, dilation, stride = forms.copied_even, 1, 1
     weights = [stages[0].depthwise.weight for stages in stacks]
     padding = dilation * (first.kernel // 2)
-    convolved = depthwise_convs(source, weights, stride=stride, padding=padding, dilation=dilation)
+    if joint is not None:
+        (images,) = depthwise_convs(
+            source, [torch.cat(weights)], stride=stride, padding=padding, dilation=dilation
+        )
+        return [_Pending(images, split, stacks, group.gates, joint)]
+    results = depthwise_convs(source, weights, stride=stride, padding=padding, dilation=dilation)
     return [
-        _Pending(images, split, stages, gate, share)
-        for images, stages, gate, share in zip(convolved, stacks, group.gates, group.shares, strict=True)
+        _Pending(images, split, [stages], [gate], share)
+        for images, stages, gate, share in zip(results, stacks, group.gates, group.shares, strict=True)
     ]
 
 
@@ -163,25 +188,37 @@ def _splits(state: Tensor) -> bool:
 
 
 def _next_stage(stacks: Sequence[_Pending]) -> list[_Pending]:
-    folded = fold(
-        [stack.images for stack in stacks],
-        [stack.stages[0].pointwise.weight for stack in stacks],
-        [stack.stages[0].norm for stack in stacks],
-        None,
-    )
+    folded = _fold_stage(stacks, None)
     rectified = AffineRelu.apply(folded.matrices, folded.biases, *folded.images)
-    return [
-        _Pending(stack.stages[1].convolve(images), False, stack.stages[1:], stack.gate, stack.share)
-        for stack, images in zip(stacks, rectified, strict=True)
-    ]
+    advanced = []
+    for stack, images in zip(stacks, rectified, strict=True):
+        stages = [stages[1:] for stages in stack.stages]
+        advanced.append(_Pending(_convolve(images, stages), False, stages, stack.gates, stack.share))
+    return advanced
+
+
+def _convolve(images: Tensor, stages: Sequence[tuple[SeparableConv, ...]]) -> Tensor:
+    """The next depthwise convolutions, of one edge or of several side by side."""
+    first = stages[0][0]
+    if len(stages) == 1:
+        return first.convolve(images)
+    weight = torch.cat([edge[0].depthwise.weight for edge in stages])
+    return depthwise_conv2d(
+        images, weight, stride=first.stride, padding=first.padding, dilation=first.dilation
+    )
+
+
+def _fold_stage(stacks: Sequence[_Pending], gates: Tensor | None) -> Folded:
+    norms = [norm for stack in stacks for norm in stack.norms]
+    return fold([stack.images for stack in stacks], [stack.kernel for stack in stacks], norms, gates)
 
 
 def _finish_stacks(stacks: Sequence[_Pending]) -> None:
-    rows = [
-        _Row(stack.stages[0].pointwise.weight, stack.stages[0].norm, stack.gate, stack.share, stack.split)
-        for stack in stacks
-    ]
-    _push_products([stack.images for stack in stacks], rows)
+    folded = _fold_stage(stacks, torch.stack([gate for stack in stacks for gate in stack.gates]))
+    matrices, biases = folded.matrices.unbind(), folded.biases.unbind()
+    for stack, images, matrix, bias in zip(stacks, folded.images, matrices, biases, strict=True):
+        stack.share.products.append(Product(images, matrix, stack.split))
+        stack.share.biases.append(bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +229,6 @@ class _Row:
     norm: nn.BatchNorm2d
     gate: Tensor
     share: Share
-    split: bool = False
 
 
 def _push_products(images: Sequence[Tensor], rows: Sequence[_Row]) -> None:
@@ -205,15 +241,15 @@ def _push_products(images: Sequence[Tensor], rows: Sequence[_Row]) -> None:
     )
     matrices, biases = folded.matrices.unbind(), folded.biases.unbind()
     for row, batch, matrix, bias in zip(rows, folded.images, matrices, biases, strict=True):
-        row.share.products.append(Product(batch, matrix, row.split))
+        row.share.products.append(Product(batch, matrix, False))
         row.share.biases.append(bias)
 
 
-def _push_factorized(forms: _Forms, group: _Group) -> None:
+def _push_factorized(forms: Forms, group: Group) -> None:
     """All edges multiply the same images: the even pixels beside the odd ones."""
     rows = [
         _Row(
-            torch.block_diag(layer.even.weight.flatten(1), layer.odd.weight.flatten(1)),
+            layer.kernel,
             layer.norm,
             gate,
             share,
@@ -224,7 +260,7 @@ def _push_factorized(forms: _Forms, group: _Group) -> None:
     _push_products([forms.even_and_odd], rows)
 
 
-def _push_pointwise(forms: _Forms, group: _Group) -> None:
+def _push_pointwise(forms: Forms, group: Group) -> None:
     layers = [operation for operation in group.operations if isinstance(operation, ReluConvBN)]
     images = forms.rectified if layers[0].conv.stride == (1, 1) else forms.even
     rows = [
@@ -234,17 +270,18 @@ def _push_pointwise(forms: _Forms, group: _Group) -> None:
     _push_products([images], rows)
 
 
-def _push_convolution(forms: _Forms, group: _Group) -> None:
+def _push_convolution(forms: Forms, group: Group) -> None:
+    for share, value in zip(group.shares, convolved(forms, group).chunk(len(group.shares), 1), strict=True):
+        share.values.append(value)
+
+
+def convolved(forms: Forms, group: Group) -> Tensor:
     """One convolution for all edges; the gates are the learned scale of its batch normalisation."""
     layers = [operation for operation in group.operations if isinstance(operation, ReluConvBN)]
     conv, norms = layers[0].conv, [layer.norm for layer in layers]
     kernel = torch.cat([layer.conv.weight for layer in layers])
-    convolved = F.conv2d(forms.rectified, kernel, None, conv.stride, conv.padding)
-    scale = torch.stack(group.gates).repeat_interleave(conv.out_channels)
-    for share, value in zip(
-        group.shares, _normalise(convolved, norms, scale).chunk(len(norms), 1), strict=True
-    ):
-        share.values.append(value)
+    images = F.conv2d(forms.rectified, kernel, None, conv.stride, conv.padding)
+    return _normalise(images, norms, torch.stack(group.gates).repeat_interleave(conv.out_channels))
 
 
 def _normalise(images: Tensor, norms: Sequence[nn.BatchNorm2d], scale: Tensor) -> Tensor:
@@ -267,7 +304,7 @@ def _is_linear(operation: nn.Module) -> bool:
     return isinstance(operation, nn.Identity | Pool)
 
 
-def _push_linear(forms: _Forms, groups: Sequence[_Group], num_edges: int) -> None:
+def _push_linear(forms: Forms, groups: Sequence[Group], num_edges: int) -> None:
     """Pooled images and the state itself: where all edges take them, one product with the gates' matrix."""
     common: list[Tensor] = []
     gates: list[Tensor] = []
@@ -288,7 +325,7 @@ def _push_linear(forms: _Forms, groups: Sequence[_Group], num_edges: int) -> Non
             share.values.append(images_of(row.view(-1, common[0].shape[1]), common[0]))
 
 
-def _linear_values(forms: _Forms, operations: Sequence[nn.Module]) -> list[Tensor]:
+def _linear_values(forms: Forms, operations: Sequence[nn.Module]) -> list[Tensor]:
     """One an edge; in training all edges' batch normalisations give the same."""
     pools = [operation for operation in operations if isinstance(operation, Pool)]
     if not pools:

@@ -105,7 +105,7 @@ class Darts(WeightSharingStrategy):
         if self.order == 1:
             with frozen(self.supernet):
                 loss = self._valid_loss(valid, {})
-                return torch.autograd.grad(loss, self.architecture_parameters, materialize_grads=True)
+                return gradients_of(loss, self.architecture_parameters)
         if self.hessian == "exact":
             return self._exact_gradient(train, valid, descent)
         return self._finite_difference_gradient(train, valid, descent)
@@ -118,7 +118,7 @@ class Darts(WeightSharingStrategy):
         )
         virtual = virtual_step(weights, gradients, descent)
         loss = self._valid_loss(valid, virtual)
-        return torch.autograd.grad(loss, self.architecture_parameters, materialize_grads=True)
+        return gradients_of(loss, self.architecture_parameters)
 
     def _finite_difference_gradient(self, train: Batch, valid: Batch, descent: Descent) -> Sequence[Tensor]:
         weights, parameters = dict(self.supernet.named_parameters()), self.architecture_parameters
@@ -191,6 +191,13 @@ def virtual_step(
             velocity = change + recipe.momentum * velocity
         moved[name] = weight - rate * velocity
     return moved
+
+
+def gradients_of(loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Zeros for what the loss does not hang on; sampled gates may let nothing of an image through."""
+    if not loss.requires_grad:
+        return [torch.zeros_like(parameter) for parameter in parameters]
+    return torch.autograd.grad(loss, parameters, materialize_grads=True)
 
 
 @contextmanager

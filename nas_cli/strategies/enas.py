@@ -1,7 +1,8 @@
 """ENAS: Efficient Neural Architecture Search via Parameter Sharing (arXiv:1802.03268)."""
 
+import random
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from nas_cli.data import Batch
 from nas_cli.evaluator import Evaluator
 from nas_cli.recipe import Count, NonNegative, Positive, Share
 from nas_cli.run import Run
-from nas_cli.seeds import stream
+from nas_cli.seeds import seed_for, stream
 from nas_cli.strategy import Problem, Proposal, SamplingStrategy, WeightSharingStrategy
 from nas_cli.supernet import Gate
 from nas_cli.training import Descent, State
@@ -24,7 +25,7 @@ class Enas(WeightSharingStrategy):
     The first `recipe.steps_per_epoch` steps of an epoch train the weights under `num_samples` paths each
     (the paper's M), their gradients averaged. The other `controller_steps` sample `controller_samples`
     paths each; the reward is the accuracy on one batch of the architecture's part, with that batch's own
-    statistics. In the end `num_candidates` samples are scored by the evaluator and the best is found.
+    statistics. In the end `num_candidates` different samples are scored by the evaluator; the best is found.
 
     Deviations: candidates are scored by the evaluator, on all of the architecture's part (paper: one
     batch); advantages are in units of their own spread, which makes `entropy_weight` a number without a
@@ -103,9 +104,18 @@ class Enas(WeightSharingStrategy):
         return torch.stack(shares).cpu()  # the controller waits for the device here and nowhere else
 
     def derive(self, run: Run, evaluator: Evaluator) -> Architecture:
-        picks = self.controller.sample(stream(self.problem.seed, "derive"), self.num_candidates)
-        candidates = list(dict.fromkeys(architectures_of(picks)))
-        return Candidates(self.problem, candidates).search(run, evaluator).architecture
+        return Candidates(self.problem, self.candidates()).search(run, evaluator).architecture
+
+    def candidates(self) -> list[Architecture]:
+        """The first different ones that the controller writes within the budget, `num_candidates` at most.
+
+        One of the space where the controller finds none.
+        """
+        seed = self.problem.seed
+        picks = self.controller.sample(stream(seed, "derive"), 10 * self.num_candidates)
+        written = dict.fromkeys(map(self.problem.space.canonical, architectures_of(picks)))
+        allowed = islice(filter(self.problem.allows, written), self.num_candidates)
+        return list(allowed) or [self.problem.sample(random.Random(seed_for(seed, "derive")))]
 
     def current(self) -> Architecture:
         return self.controller.most_likely()

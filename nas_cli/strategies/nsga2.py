@@ -12,7 +12,7 @@ from nas_cli.budget import TRIES, CostMeter
 from nas_cli.errors import ConfigError
 from nas_cli.evaluator import Evaluation, Evaluator
 from nas_cli.front import pareto_indices, survivors
-from nas_cli.recipe import Count, Share
+from nas_cli.recipe import Count
 from nas_cli.run import Run
 from nas_cli.seeds import seed_for
 from nas_cli.strategy import Found, Problem, Proposal, SamplingStrategy
@@ -23,23 +23,24 @@ COUNTED = {"parameters": "params", "multiply_adds": "macs"}
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Of the population: `rank` 0 is the front; a larger `crowding` distance is a lonelier place on it."""
+    """Of the population: `rank` 0 is its front."""
 
     architecture: Architecture
     costs: tuple[float, ...]
     rank: int = 0
-    crowding: float = 0.0
 
 
 class Nsga2(SamplingStrategy):
     """Keeps those of parents and children that are on the better fronts and, of one front, the lonelier ones.
 
     `score` is maximised, every other objective is minimised: `parameters`, `multiply_adds`, or what the
-    evaluator measures. Survival is pymoo's. A child is a uniform crossover of the winners of two binary
-    tournaments (by rank, then crowding distance) with probability `crossover_share`, else the first of
-    them, and exactly one pick of it is mutated, where the papers mutate each with a probability of its
-    own. Children do not repeat a network (`space.canonical`), unless the whole space seems known. The
-    search finds the best score and leaves the front of all evaluations in front.json.
+    evaluator measures. The search finds the best score and leaves the front of all evaluations in front.json.
+
+    A child is the winner of a binary tournament, crossed over pick by pick with that of another in a
+    `crossover_share` of cases, and one pick of it is mutated. Deviations: the papers cross over nearly always
+    and mutate each pick with a small probability; their tournament decides between equal ranks by crowding,
+    here by chance; crowding is of places (`front.survivors`). Children do not repeat a network
+    (`space.canonical`), unless the whole space seems known.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Nsga2(SamplingStrategy):
         num_evaluations: Count | None = None,
         objectives: Annotated[tuple[str, ...], Field(min_length=2)] = ("score", "parameters"),
         population_size: Annotated[int, Field(ge=4)] = 20,
-        crossover_share: Share = 0.5,
+        crossover_share: Annotated[float, Field(ge=0, le=1)] = 0.1,
     ) -> None:
         super().__init__(problem, num_evaluations=num_evaluations)
         if "score" not in objectives or len(set(objectives)) < len(objectives):
@@ -106,15 +107,14 @@ class Nsga2(SamplingStrategy):
 
     def _winner(self) -> Architecture:
         two = self.rng.sample(self.population, 2)
-        return min(two, key=lambda member: (member.rank, -member.crowding)).architecture
+        return min(two, key=lambda member: member.rank).architecture
 
     def _survive(self, members: Sequence[Member]) -> None:
         chosen = survivors(
             [member.costs for member in members], self.population_size, self.rng.getrandbits(32)
         )
         self.population = [
-            Member(members[row].architecture, members[row].costs, rank, crowding)
-            for row, rank, crowding in chosen
+            Member(members[row].architecture, members[row].costs, rank) for row, rank in chosen
         ]
 
     def _cost(self, name: str, architecture: Architecture, evaluation: Evaluation) -> float:

@@ -13,7 +13,7 @@ from nas_cli.data import Batch
 from nas_cli.errors import ConfigError
 from nas_cli.latency import LatencyTable
 from nas_cli.recipe import NonNegative, Positive, Share
-from nas_cli.strategies.darts import Darts, frozen
+from nas_cli.strategies.darts import Darts, frozen, gradients_of
 from nas_cli.strategy import Problem
 from nas_cli.supernet import Gate
 from nas_cli.training import Descent
@@ -77,7 +77,7 @@ class Proxyless(Darts):
         ]
         with frozen(self.supernet):
             loss, _ = self.validate(valid, gates)
-            for_gates = torch.autograd.grad(loss, binary, materialize_grads=True)
+            for_gates = gradients_of(loss, binary)
         places = [pair.to(loss.device) for pair in pairs]
         gradients = [
             _through_softmax(rows.detach(), pair, gradient)

@@ -1,15 +1,17 @@
 """Reinforcement learning: a recurrent controller writes architectures (NASNet, arXiv:1707.07012)."""
 
+import random
 from typing import Literal
 
 import torch
 
 from nas_cli.architecture import Architecture
+from nas_cli.budget import TRIES
 from nas_cli.controller import Controller, ProximalPolicy, Reinforce, architectures_of
 from nas_cli.errors import ConfigError
 from nas_cli.evaluator import Evaluation
 from nas_cli.recipe import Count, NonNegative, Positive, Share
-from nas_cli.seeds import stream
+from nas_cli.seeds import seed_for, stream
 from nas_cli.strategy import Problem, Proposal, SamplingStrategy
 
 MOST_REPEATS = 3
@@ -65,19 +67,28 @@ class ReinforcementLearning(SamplingStrategy):
         self.children: list[tuple[Architecture, float]] = []
         self.scores: dict[Architecture, float] = {}
         self.draws = stream(problem.seed, "reinforcement learning")
+        self.rng = random.Random(seed_for(problem.seed, "reinforcement learning"))
 
     def propose(self) -> Proposal:
-        """The next sample that was not scored before, or a repeat where the policy gives nothing else."""
+        """What the controller writes that was not scored before, or a repeat where it writes nothing else."""
         for _ in range(MOST_REPEATS):
-            architecture = architectures_of(self.controller.sample(self.draws))[0]
-            if architecture not in self.scores:
+            architecture = self._write()
+            known = self.scores.get(self.problem.space.canonical(architecture))
+            if known is None:
                 break
-            self._learn(architecture, self.scores[architecture])
+            self._learn(architecture, known)
         return Proposal(architecture)
 
     def observe(self, architecture: Architecture, evaluation: Evaluation) -> None:
-        self.scores[architecture] = evaluation.score
+        self.scores[self.problem.space.canonical(architecture)] = evaluation.score
         self._learn(architecture, evaluation.score)
+
+    def _write(self) -> Architecture:
+        """A sample of the policy within the budget, or of the space where the policy finds none."""
+        count = 1 if self.problem.affordable is None else TRIES
+        written = architectures_of(self.controller.sample(self.draws, count))
+        allowed = (architecture for architecture in written if self.problem.allows(architecture))
+        return next(allowed, None) or self.problem.sample(self.rng)
 
     def _learn(self, architecture: Architecture, score: float) -> None:
         self.children.append((architecture, score))

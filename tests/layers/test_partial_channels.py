@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from nas_cli.errors import UnsupportedError
 from nas_cli.layers.cell import CellPlan, Edge, make_cell
 from nas_cli.layers.operations import Zero
-from nas_cli.layers.partial_channels import PartialOperation, edge_weights, passing_channels, shuffle
+from nas_cli.layers.partial_channels import PartialOperation, edge_weights, pooled_to, shuffle
 from nas_cli.supernet import Gate
 
 ONE_EDGE = CellPlan(1, 1, (Edge(0, 1, 1),), ("none", "skip_connect"), pool_norm=False)
@@ -29,9 +29,8 @@ def test_an_edge_passes_the_channels_that_its_candidate_does_not_see() -> None:
 
 
 def test_passing_channels_are_pooled_by_the_largest_of_four_where_the_size_halves() -> None:
-    state = torch.arange(18.0).view(1, 2, 3, 3)
-    passing = passing_channels(state, partial_channels=2, stride=2)
-    assert passing.tolist() == [[[[13, 14], [16, 17]]]]
+    passing = pooled_to(2, torch.arange(9.0).view(1, 1, 3, 3))
+    assert passing.tolist() == [[[[4, 5], [7, 8]]]]
 
 
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "fast"])

@@ -1,9 +1,11 @@
 """A gradient strategy on a supernet small enough for exact derivatives."""
 
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
 
+from nas_cli.budget import Affordable, Budget
 from nas_cli.data import Batch, ImageInfo
 from nas_cli.recipe import Recipe
 from nas_cli.spaces.nasbench201 import NasBench201
@@ -26,6 +28,13 @@ def small_problem(channels: int = 2) -> Problem:
         supernet=SupernetOptions(),
         seed=0,
     )
+
+
+def thrifty_problem() -> Problem:
+    """About one in five of the space's architectures has no more than 1,448 parameters."""
+    problem = small_problem()
+    within = Affordable.of(Budget(params=1448), problem.space, INFO)
+    return replace(problem, affordable=within)
 
 
 def small(kind: type[Kind], **settings: object) -> Kind:

@@ -9,6 +9,7 @@ from torch import Tensor
 from nas_cli.data import Batch
 from nas_cli.strategies.enas import Enas
 from nas_cli.training import run_epochs
+from tests.strategies.small import thrifty_problem
 from tests.toy import BEST, CountBest, toy_problem, toy_run
 
 WEIGHT_STEPS = 2
@@ -16,7 +17,7 @@ WEIGHT_STEPS = 2
 
 
 def enas(seed: int = 0, **settings: object) -> Enas:
-    return Enas(toy_problem(seed), **{"controller_steps": 3, **settings})  # type: ignore[arg-type]
+    return Enas(toy_problem(seed, epochs=6), **{"controller_steps": 3, **settings})  # type: ignore[arg-type]
 
 
 def state(module: torch.nn.Module) -> Tensor:
@@ -113,3 +114,10 @@ def test_the_record_of_an_epoch_tells_the_entropy_and_the_likeliest_architecture
     figures = strategy.end_epoch(0)
     assert 3.2 < float(str(figures["controller_entropy"])) < 3.3  # three choices of three: 3.296 at most
     assert figures["choices"] == strategy.problem.space.options_of(strategy.controller.most_likely())
+
+
+def test_candidates_keep_to_the_budget() -> None:
+    problem = thrifty_problem()
+    candidates = Enas(problem, num_candidates=5).candidates()
+    assert len(set(candidates)) == 5
+    assert all(problem.allows(architecture) for architecture in candidates)

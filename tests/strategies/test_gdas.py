@@ -70,3 +70,11 @@ def test_only_the_weights_of_the_drawn_path_get_a_gradient() -> None:
             modules = gdas.supernet.candidate_modules(g, r, k)
             moved = [w.grad is not None for module in modules for w in module.parameters()]
             assert all(moved) if (g, r, k) in run else not any(moved)
+
+
+def test_a_draw_that_lets_nothing_of_the_image_through_leaves_the_logits_without_a_slope() -> None:
+    gdas = small(Gdas)
+    for rows in gdas.logits:
+        rows.data[:, 0] = 1e6  # `none` everywhere
+    gradients = gdas.gradient(random_batch(1), random_batch(2), gdas.descent)
+    assert not any(gradient.any() for gradient in gradients)

@@ -149,6 +149,7 @@ class StoppedAt(CountBest):
     """Sends SIGTERM to this process in the evaluation of that number; counts what it scored."""
 
     def __init__(self, stop: int) -> None:
+        super().__init__()
         self.stop = stop
         self.scored: list[Architecture] = []
 

@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from nas_cli.architecture import Architecture
+from nas_cli.controller import Controller
 from nas_cli.errors import ConfigError
+from nas_cli.spaces.nasbench201 import OPERATIONS
 from nas_cli.strategies.rl import ReinforcementLearning
+from tests.strategies.small import thrifty_problem
 from tests.toy import BEST, CountBest, toy_problem
 
 
@@ -19,6 +22,13 @@ def mean_score_of_the_last(count: int, **settings: object) -> float:
         strategy.observe(architecture, evaluation)
         scores.append(evaluation.score)
     return sum(scores[-count:]) / count
+
+
+def always(pick: int, controller: Controller) -> None:
+    """Let the controller write nothing but that pick."""
+    with torch.no_grad():
+        for head in controller.heads:
+            head.bias[pick] = 100.0  # type: ignore[operator]
 
 
 def weights(strategy: ReinforcementLearning) -> torch.Tensor:
@@ -54,9 +64,7 @@ def test_an_architecture_is_not_proposed_twice_while_the_policy_writes_others() 
 
 def test_a_policy_that_writes_one_architecture_only_repeats_it() -> None:
     strategy = ReinforcementLearning(toy_problem())
-    with torch.no_grad():
-        for head in strategy.controller.heads:
-            head.bias[2] = 100.0  # type: ignore[operator]
+    always(2, strategy.controller)
     for _ in range(2):
         architecture = strategy.propose().architecture
         assert architecture == BEST
@@ -67,3 +75,18 @@ def test_a_policy_that_writes_one_architecture_only_repeats_it() -> None:
 def test_a_setting_of_ppo_is_refused_without_it(setting: str) -> None:
     with pytest.raises(ConfigError, match=rf"strategy.{setting}=2 has no effect.*algorithm=ppo"):
         ReinforcementLearning(toy_problem(), **{setting: 2})  # type: ignore[arg-type]
+
+
+def test_proposals_keep_to_the_budget() -> None:
+    problem = thrifty_problem()
+    strategy = ReinforcementLearning(problem)
+    proposed = [strategy.propose().architecture for _ in range(10)]
+    assert all(problem.allows(architecture) for architecture in proposed)
+    assert len(set(proposed)) == 10
+
+
+def test_a_policy_that_writes_nothing_within_the_budget_gives_way_to_the_space() -> None:
+    problem = thrifty_problem()
+    strategy = ReinforcementLearning(problem)
+    always(OPERATIONS.index("nor_conv_3x3"), strategy.controller)
+    assert problem.allows(strategy.propose().architecture)

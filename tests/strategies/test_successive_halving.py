@@ -48,5 +48,7 @@ def test_fidelities_without_a_difference_are_refused() -> None:
 @needs_table
 def test_a_fidelity_that_the_table_lacks_is_refused_before_any_work() -> None:
     evaluator = Tabular(benchmark(), path=str(TABLE))
-    with pytest.raises(ConfigError, match=r"no column c10_val1, which 1 epochs need.*c10_val12, c10_val200"):
+    with pytest.raises(
+        ConfigError, match=r"no column c10_val1, which a fidelity of 1 epochs needs.*c10_val12, c10_val200"
+    ):
         SuccessiveHalving(benchmark()).check_evaluator(evaluator)
