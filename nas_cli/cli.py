@@ -162,7 +162,7 @@ def retrain(
     info: ShowInfo = None,
     resume: Resume = None,
 ) -> None:
-    """Train one architecture (genotype=FILE, NAME or the latest) from scratch and test it."""
+    """Train one architecture (genotype=FILE, NAME or the latest), from scratch or weights=FILE; test it."""
     _run(
         "retrain",
         overrides,

@@ -4,16 +4,16 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from nas_cli.architecture import Genotype, parse_genotype
+from nas_cli.architecture import Architecture, Genotype, parse_genotype
 from nas_cli.config import build
 from nas_cli.data import ImageInfo
-from nas_cli.errors import RunError
+from nas_cli.errors import GenotypeError, RunError
 from nas_cli.run import read_archive, write_atomically
 from nas_cli.space import SearchSpace
 
@@ -68,21 +68,79 @@ def save_model(
 
 
 def load_model(path: Path) -> TrainedNetwork:
-    """Read the model of a retrain folder or a `model.pt`. Raises RunError where there is none."""
+    """Read the model of a run folder or a `model.pt`. Raises RunError where there is none."""
+    content = _read(path)
+    info, genotype = content.info, content.genotype
+    space = build(SearchSpace, OmegaConf.create(dict(genotype.space)), info)
+    network = space.build(space.architecture_of(genotype.choices))
+    network.load_state_dict(content.weights)
+    return TrainedNetwork(network, genotype, info).eval()
+
+
+def load_weights(network: nn.Module, path: Path, space: SearchSpace, architecture: Architecture) -> None:
+    """Begin with the weights of a model of the same genotype; an auxiliary head of the network keeps its own.
+
+    Raises RunError naming what differs.
+    """
+    content = _read(path)
+    try:
+        theirs = space.canonical(space.architecture_of(content.genotype.choices))
+    except GenotypeError as error:
+        raise RunError(f"weights={path} are of another search space. {error}") from error
+    if theirs != space.canonical(architecture):
+        raise RunError(
+            f"weights={path} are of another genotype: {space.spell(theirs)}, where this network is "
+            f"{space.spell(architecture)}. Give the genotype.json that was written with them."
+        )
+    with torch.device("meta"):
+        published = space.build(architecture)
+    _check_shapes(path, content.weights, shapes_of(published))
+    network.load_state_dict(content.weights, strict=False)
+
+
+def shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """{name: shape} of all weights and statistics."""
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def _check_shapes(path: Path, weights: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in [*wanted, *given]:
+        if given.get(name) != wanted.get(name):
+            raise RunError(
+                f"weights={path} do not fit: {name} has the shape {given.get(name, 'of nothing')} there and "
+                f"{wanted.get(name, 'of nothing')} in this network. Leave out the space.* settings that make "
+                "it another one, and give the data set that it was trained on."
+            )
+
+
+class _Content(NamedTuple):
+    """What a model file holds."""
+
+    genotype: Genotype
+    info: ImageInfo
+    weights: Mapping[str, Tensor]
+
+
+def _read(path: Path) -> _Content:
     file = path / "model.pt" if path.is_dir() else path
     if not file.exists():
-        raise RunError(f"{file}: there is no such model. A finished `nas retrain` leaves one.")
+        raise RunError(
+            f"{file}: there is no such model. A finished `nas retrain` leaves one; so does `nas derive` of a "
+            "search with shared weights in space=mobilenet or space=macro."
+        )
     content = read_archive(file)
     if content is None or content.keys() != KEYS:
-        raise RunError(f"{file} is damaged or no model of `nas retrain`. Run that command again.")
+        raise RunError(
+            f"{file} is damaged or no model of `nas retrain` or `nas derive`. Run that command again."
+        )
     if content["format"] != FORMAT:
         raise RunError(
             f"{file} has format {content['format']}; this version of `nas` reads format {FORMAT}. "
             "Load it with the version that wrote it."
         )
-    info = ImageInfo.from_json(json.loads(cast(str, content["images"])))
-    genotype = parse_genotype(cast(str, content["genotype"]), str(file))
-    space = build(SearchSpace, OmegaConf.create(dict(genotype.space)), info)
-    network = space.build(space.architecture_of(genotype.choices))
-    network.load_state_dict(cast(Mapping[str, Tensor], content["weights"]))
-    return TrainedNetwork(network, genotype, info).eval()
+    return _Content(
+        genotype=parse_genotype(cast(str, content["genotype"]), str(file)),
+        info=ImageInfo.from_json(json.loads(cast(str, content["images"]))),
+        weights=cast(Mapping[str, Tensor], content["weights"]),
+    )

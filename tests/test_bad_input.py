@@ -27,6 +27,7 @@ BENCH = ["space=nasbench201", "space.num_cells=1", "space.channels=4"]
 SAMPLED = ["strategy=random", "strategy.num_evaluations=2"]
 SHORT = ["evaluator=from_scratch", "evaluator.epochs=1"]
 TABLE = [*BENCH, *SAMPLED, "evaluator=tabular", "evaluator.path=table.npz"]
+OPENED = {kind: f"{{opens: [{kind}], share: 0.25}}" for kind in ("", "depth", "kernel", "width")}
 CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|skip_connect~2|"
 
 KEEPS_THEN_FAILS = """
@@ -157,6 +158,18 @@ def tells(told: str, *parts: str) -> None:
                 "name some, or leave the setting out",
             ],
         ),
+        (
+            ["strategy=ofa", "space=mobilenet", "strategy.phases=[{opens: [depth], share: 1.0}]"],
+            ["strategy.phases[0] opens depth: the first phase must train the largest", "opens: []"],
+        ),
+        (
+            ["strategy=ofa", "space=mobilenet", f"strategy.phases=[{','.join(OPENED.values())}]"],
+            ["strategy.phases[2] opens kernel after depth: out of order", "kernel, depth, width"],
+        ),
+        (
+            ["strategy=ofa", "space=mobilenet", "strategy.phases=[{opens: [kernl], share: 1.0}]"],
+            ["one of kernel, depth, width", "Did you mean kernel?"],
+        ),
         (["space=cell", "space.operations=[none]"], ["none alone computes nothing: name at least one more"]),
         (
             ["space=cell", "space.operations=[conv3x3,none,conv3x3]"],
@@ -182,6 +195,34 @@ def test_a_device_that_is_not_there_is_told_with_those_there_are(
     refused: Refused, command: list[str]
 ) -> None:
     tells(refused(*command, *SMOKE, "trainer.device=cuda"), "trainer.device=cuda", "It has: cpu")
+
+
+# Weights
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["weights=none.pt"], ["none.pt: there is no such model", "nas derive"]),
+        (["weights=sampled/history.jsonl"], ["history.jsonl is damaged or no model"]),
+        (["space.channels=8"], ["weights=trained do not fit", "has the shape", "space.* settings"]),
+        (["genotype=other.json"], ["weights=trained are of another genotype", "Give the genotype.json"]),
+        (["genotype=sampled/genotype.json"], ["weights=trained are of another search space"]),
+    ],
+)
+def test_weights_that_do_not_fit_are_told_with_what_differs(
+    refused: Refused, words: list[str], parts: list[str]
+) -> None:
+    shutil.copy("shared/genotype.json", "other.json")
+    choices = json.loads(Path("other.json").read_text())["choices"]
+    first = choices["normal.node2.first"]
+    edit(
+        Path("other.json"),
+        f'"normal.node2.first": "{first}"',
+        f'"normal.node2.first": "{"sep_conv_3x3" if first != "sep_conv_3x3" else "max_pool_3x3"}"',
+    )
+    given = ["genotype=shared/genotype.json", "weights=trained"]
+    tells(refused("retrain", *SMOKE, *given, *words), *parts)
 
 
 # Images

@@ -1,6 +1,8 @@
 """The commands after one another, as a user gives them: search, derive, retrain, profile, on real images."""
 
+import hashlib
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,10 +12,23 @@ import torch
 from PIL import Image
 
 from nas_cli.cli import main
+from nas_cli.model import load_model
 
 TINY = ["space=nasbench201", "space.num_cells=1", "space.channels=4"]
 QUICK = ["recipe=smoke", "trainer.device=cpu", "dataset.limit=100"]
 RANDOM = ["strategy=random", "strategy.num_evaluations=4", "evaluator=from_scratch", "evaluator.epochs=1"]
+ELASTIC = [
+    "strategy=ofa",
+    "strategy.predictor_samples=5",
+    "strategy.num_finalists=1",
+    "space=mobilenet",
+    "space.stem_channels=4",
+    "space.first_channels=4",
+    "space.stage_channels=[4,8]",
+    "space.stage_strides=[1,2]",
+    "space.head_channels=16",
+    "space.depths=[1,2]",
+]
 DARTS_V1 = (
     "Genotype(normal=[('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 0), ('sep_conv_3x3', 1), "
     "('skip_connect', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 2)], "
@@ -62,6 +77,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def darts_search(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return search(tmp_path_factory.mktemp("darts") / "run", *TINY, *QUICK)
+
+
+@pytest.fixture(scope="module")
+def ofa_search(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return search(tmp_path_factory.mktemp("ofa") / "run", *ELASTIC, *QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +236,44 @@ def test_a_search_that_was_stopped_is_derived() -> None:
     assert len(read(derive(Path("cut")) / "genotype.json")["choices"]) == 6
 
 
+def test_a_sub_network_is_derived_with_its_weights_and_statistics(ofa_search: Path) -> None:
+    derived = derive(ofa_search, "top=2")
+    model = load_model(derived / "model.pt")
+    assert dict(model.genotype.choices) == read(derived / "genotype.json")["choices"]
+    weights = model.network.state_dict()
+    supernet = torch.load(ofa_search / "checkpoint.pt", weights_only=True)["state"]["work"]["supernet"]
+    assert torch.equal(weights["skeleton.stem.conv.weight"], supernet["skeleton.stem.conv.weight"])
+    name = "skeleton.stem.norm.running_mean"
+    assert not torch.equal(weights[name], supernet[name])
+    assert (derived / "model-2.pt").exists()
+
+
+def test_a_sub_network_that_is_not_as_published_is_derived_without_weights(darts_search: Path) -> None:
+    assert not (derive(darts_search) / "model.pt").exists()
+
+
+def test_without_the_images_of_the_search_no_weights_are_derived(
+    ofa_search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ofa_search, "moved")
+    state = torch.load("moved/checkpoint.pt", weights_only=True)
+    config = Path("moved/config.yaml")
+    config.write_text(config.read_text().replace("limit: 100", "limit: 5000"))
+    state["fingerprint"] = hashlib.blake2b(config.read_bytes(), digest_size=16).hexdigest()
+    torch.save(state, "moved/checkpoint.pt")
+    assert not (derive(Path("moved")) / "model.pt").exists()
+    assert "No model.pt is written. dataset.limit=5000" in capsys.readouterr().err
+
+
 # Retrain and profile
+
+
+def test_a_sub_network_is_trained_on_from_its_weights(ofa_search: Path) -> None:
+    derived = derive(ofa_search)
+    almost_none = ["recipe.learning_rate=1e-9", "recipe.final_learning_rate=0", "recipe.epochs=1"]
+    retrained = retrain(derived / "genotype.json", f"weights={derived / 'model.pt'}", *almost_none)
+    begun, ended = (dict(load_model(folder).network.named_parameters()) for folder in (derived, retrained))
+    torch.testing.assert_close(ended, begun, atol=1e-6, rtol=0)
 
 
 def test_what_is_derived_is_retrained_and_tested(darts_search: Path) -> None:

@@ -1,5 +1,6 @@
 """Settings to objects: what is checked, how it is told, what is built."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import pytest
@@ -130,6 +131,18 @@ def test_what_is_allowed_is_described_in_words() -> None:
     assert (
         describe(Annotated[int, Field(ge=2, multiple_of=2)])
         == "a whole number at least 2 and a multiple of 2"
+    )
+
+
+@dataclass
+class Part:
+    share: Annotated[float, Field(gt=0)]
+    kinds: tuple[Literal["a", "b"], ...] = ()
+
+
+def test_the_entries_of_a_mapping_are_described() -> None:
+    assert describe(tuple[Part, ...]) == (
+        "a list ({share: a number above 0, kinds: a list (one of a, b each)} each)"
     )
 
 

@@ -7,6 +7,7 @@ from typing import cast
 from omegaconf import DictConfig, OmegaConf
 
 from nas_cli.architecture import Architecture, Json, Option, read_genotype
+from nas_cli.commands.handover import save_sub_network, trained_supernet
 from nas_cli.commands.setup import (
     architecture_of,
     cost_rows,
@@ -33,21 +34,27 @@ class Candidate:
 
 
 def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
-    """Write the best `top` architectures of a search, or that of one `epoch`, with drawings and costs."""
+    """Write the best `top` architectures of a search, or that of one `epoch`, with drawings and costs.
+
+    Where a sub-network of a supernet is the network as published, it comes with its weights as well.
+    """
     search = Run.open(find_run(config.run, Path("outputs"), "search"))
     info = ImageInfo.from_json(cast(dict[str, object], search.read_json("images.json")))
     space = build(SearchSpace, OmegaConf.create(cast(dict[str, Json], search.config["space"])), info)
     candidates = _choose(search, space, config.top, config.epoch)
     with Run.create(folder, "derive", plain(config)) as run:
+        trained = trained_supernet(search, space, run)
         for place, candidate in enumerate(candidates, start=1):
-            name = "genotype" if place == 1 else f"genotype-{place}"
+            suffix = "" if place == 1 else f"-{place}"
             genotype = make_genotype(search, space, candidate.architecture, candidate.found_by)
-            drawing = write_drawing(run, name, space, candidate.architecture)
-            run.write_text(f"{name}.json", genotype.to_json())
-            rows = _rows(space, info, candidate)
-            print_table(
-                f"derive {place}", rows | {"drawing": str(drawing), "file": str(run.path(f"{name}.json"))}
-            )
+            drawing = write_drawing(run, f"genotype{suffix}", space, candidate.architecture)
+            run.write_text(f"genotype{suffix}.json", genotype.to_json())
+            files = {"drawing": str(drawing), "file": str(run.path(f"genotype{suffix}.json"))}
+            if trained is not None:
+                model = run.path(f"model{suffix}.pt")
+                save_sub_network(model, trained, candidate.architecture, genotype)
+                files["model"] = str(model)
+            print_table(f"derive {place}", _rows(space, info, candidate) | files)
 
 
 def _rows(space: SearchSpace, info: ImageInfo, candidate: Candidate) -> dict[str, str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
+from torch import nn
 
 from nas_cli.architecture import Architecture, Genotype, Json, read_genotype
 from nas_cli.commands.setup import (
@@ -18,9 +19,8 @@ from nas_cli.commands.setup import (
 )
 from nas_cli.config import build
 from nas_cli.cost import Cost
-from nas_cli.data import ImageData
 from nas_cli.drawing import curves_svg
-from nas_cli.model import save_model
+from nas_cli.model import load_weights, save_model
 from nas_cli.network_training import NetworkTraining, accuracy
 from nas_cli.progress import duration, print_table
 from nas_cli.recipe import Recipe
@@ -39,7 +39,13 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
     data = load_images(config, trainer)
     space = build(SearchSpace, config.space, data.info)
     architecture = architecture_of(genotype, space)
-    training = _training(config, data, space, architecture, trainer)
+    recipe = build(Recipe, config.recipe)
+    network = _network(space, architecture, recipe, config.seed)
+    if config.weights is not None and not (resume and (folder / "checkpoint.pt").exists()):
+        load_weights(network, Path(config.weights), space, architecture)
+    training = NetworkTraining(
+        network, data.train, data.info, recipe=recipe, trainer=trainer, seed=config.seed
+    )
     cost = published_cost(space, architecture, data.info)
     run = Run.resume(folder, "retrain") if resume else Run.create(folder, "retrain", plain(config))
     with run:
@@ -56,13 +62,9 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
     print_table("retrain", _rows(run, space.spell(architecture), rebuilt, test_accuracy, cost))
 
 
-def _training(
-    config: DictConfig, data: ImageData, space: SearchSpace, architecture: Architecture, trainer: Trainer
-) -> NetworkTraining:
-    recipe = build(Recipe, config.recipe)
-    with seeded(config.seed, "network"):
-        network = space.build(architecture, auxiliary_head=recipe.auxiliary_weight > 0)
-    return NetworkTraining(network, data.train, data.info, recipe=recipe, trainer=trainer, seed=config.seed)
+def _network(space: SearchSpace, architecture: Architecture, recipe: Recipe, seed: int) -> nn.Module:
+    with seeded(seed, "network"):
+        return space.build(architecture, auxiliary_head=recipe.auxiliary_weight > 0)
 
 
 def _result(run: Run, test_accuracy: float, cost: Cost) -> dict[str, Json]:

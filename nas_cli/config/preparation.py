@@ -22,7 +22,7 @@ from nas_cli.errors import ConfigError, GenotypeError
 from nas_cli.run import find_latest
 
 OUTPUTS = Path("outputs")
-FREE_TEXT = re.compile(r"(\+{0,2}(?:genotype|(?:evaluator\.)?run|(?:\w+\.)+path))=(.+)", re.DOTALL)
+FREE_TEXT = re.compile(r"(\+{0,2}(?:genotype|weights|(?:evaluator\.)?run|(?:\w+\.)+path))=(.+)", re.DOTALL)
 GRAMMAR = re.compile(
     r"null|\?\?\?|(\$\{|choice\(|glob\().*|'[^']*'(,'[^']*')*|\"[^\"]*\"(,\"[^\"]*\")*", re.DOTALL
 )

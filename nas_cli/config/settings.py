@@ -37,6 +37,7 @@ KINDS = {
 PLAIN: dict[str, Any] = {
     "seed": Annotated[int, Field(ge=0)],
     "genotype": str,
+    "weights": str | None,
     "run": str,
     "top": Annotated[int, Field(ge=1)],
     "epoch": Annotated[int, Field(ge=0)] | None,
@@ -218,11 +219,13 @@ def _literals(annotation: Any) -> list[str]:
     """Every string that a Literal within the annotation names."""
     if get_origin(annotation) is Literal:
         return [option for option in get_args(annotation) if isinstance(option, str)]
-    is_class = isinstance(annotation, type) and is_dataclass(
-        annotation
-    )  # not a validator, which is an instance
-    parts = get_type_hints(annotation).values() if is_class else get_args(annotation)
+    parts = get_type_hints(annotation).values() if _has_entries(annotation) else get_args(annotation)
     return [option for part in parts for option in _literals(part)]
+
+
+def _has_entries(annotation: Any) -> bool:
+    """A dataclass, which is given as a mapping; a validator is an instance of one."""
+    return isinstance(annotation, type) and is_dataclass(annotation)
 
 
 def describe(annotation: Any) -> str:
@@ -237,7 +240,7 @@ def describe(annotation: Any) -> str:
     if origin in (tuple, list):
         length = f" of {len(parts)}" if origin is tuple and Ellipsis not in parts else ""
         return f"a list{length} ({describe(parts[0])} each)"
-    if is_dataclass(annotation):
+    if _has_entries(annotation):
         entries = get_type_hints(annotation, include_extras=True).items()
         return "{" + ", ".join(f"{name}: {describe(part)}" for name, part in entries) + "}"
     return _NAMES.get(annotation) or str(getattr(annotation, "__name__", annotation)).lower()

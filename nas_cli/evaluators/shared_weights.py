@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from nas_cli.architecture import Architecture
@@ -80,12 +80,17 @@ class SharedWeights(Evaluator):
             self.scores[network] = self._score(network)
         return Evaluation(self.scores[network], time.perf_counter() - started)
 
-    def _score(self, architecture: Architecture) -> float:
+    def network(self, architecture: Architecture) -> nn.Module:
+        """The path cut out, with batch statistics of its own."""
         trainer = self.problem.trainer
         network = trainer.place(self.supernet.cut_out(architecture))
         with torch.inference_mode(), trainer.autocast():
             update_bn(self._recalibration_images, network)
-        size = INFERENCE_BATCH * self.problem.recipe.batch_size
+        return network
+
+    def _score(self, architecture: Architecture) -> float:
+        size, trainer = INFERENCE_BATCH * self.problem.recipe.batch_size, self.problem.trainer
+        network = self.network(architecture)
         return accuracy(network, self.score_part, self.problem.data.info, trainer, size)
 
     @cached_property
