@@ -26,3 +26,10 @@ def test_every_command_space_and_strategy_is_named_in_both() -> None:
     names += [f"`nas {command}" for command in COMMANDS]
     for text in (ENGLISH, CHINESE):
         assert [name for name in names if name not in text] == []
+
+
+def test_the_tree_names_every_file_and_folder_of_the_package() -> None:
+    package = ROOT / "nas_cli"
+    names = [path.name for path in package.iterdir() if path.is_dir() or path.suffix == ".py"]
+    named = [name for name in names if not name.startswith("__")]
+    assert [name for name in named if name not in ENGLISH] == []
