@@ -5,8 +5,8 @@
 
 `step`: a step of four sub-networks of a network of MobileNetV3's size, batch 64 at 32 pixels, with and
 without the teacher, in CPU seconds at one thread; beside it the plain first-order DARTS step of
-`supernet.py`, at half that batch. MobileNetV3 halves images of 32 pixels in its stem, and this space does
-not: so they are resized to 16. The last stage then has maps of 2x2 where MobileNetV3's have one pixel.
+`supernet.py`, at a quarter of that batch. MobileNetV3 halves images of 32 pixels in its stem, and this space
+does not: so they are resized to 16. The last stage then has maps of 2x2 where MobileNetV3's have one pixel.
 
 `train`: a small space on CIFAR-10, the same number of steps each. `shrinking` is conf/strategy/ofa.yaml;
 `at_once` has everything open from the first step, four sub-networks a step and no teacher. Mean accuracy of
@@ -20,8 +20,8 @@ import sys
 import time
 from collections.abc import Callable
 
+import supernet
 import torch
-from supernet import Step
 
 from nas_cli.architecture import Architecture
 from nas_cli.data import Batch, ImageData, ImageInfo, Images
@@ -89,7 +89,8 @@ def sandwich(*, with_teacher: bool) -> Callable[[], None]:
 
 
 def measure_step(rounds: int) -> None:
-    plain_darts = Step(plain=True)
+    supernet.BATCH = BATCH // 4
+    plain_darts = supernet.Step(plain=True)
 
     def darts() -> None:
         plain_darts.weights_pass()
@@ -98,7 +99,7 @@ def measure_step(rounds: int) -> None:
     runs = {
         "four sub-networks": sandwich(with_teacher=False),
         "with the teacher": sandwich(with_teacher=True),
-        "plain DARTS step at half the batch": darts,
+        "plain DARTS step at a quarter of the batch": darts,
     }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(rounds + 1):  # the first round warms up
@@ -109,7 +110,7 @@ def measure_step(rounds: int) -> None:
     for name, values in seconds.items():
         say(f"{name}: {summary(values)} CPU seconds")
     sandwiches, _, darts_steps = seconds.values()
-    shares = [ours / (2 * plain) for ours, plain in zip(sandwiches, darts_steps, strict=True)]
+    shares = [ours / (4 * plain) for ours, plain in zip(sandwiches, darts_steps, strict=True)]
     say(f"four sub-networks / plain DARTS step at batch {BATCH}: {summary(shares)}")
 
 

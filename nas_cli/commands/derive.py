@@ -53,7 +53,10 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
             if trained is not None:
                 model = run.path(f"model{suffix}.pt")
                 save_sub_network(model, trained, candidate.architecture, genotype)
-                files["model"] = str(model)
+                files |= {
+                    "model": str(model),
+                    "next": f"nas retrain genotype={files['file']} weights={model}",
+                }
             print_table(f"derive {place}", _rows(space, info, candidate) | files)
 
 

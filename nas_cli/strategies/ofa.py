@@ -149,8 +149,8 @@ class PhasedDescent(Descent):
     """The schedule of the recipe runs once in every phase, times the phase's own factor."""
 
     def __init__(self, whole: Descent, shrinking: Shrinking) -> None:
-        super().__init__(whole.parameters, whole.recipe, 1, whole.num_steps)
-        self.steps_per_epoch = whole.steps_per_epoch
+        num_epochs = whole.num_steps // whole.steps_per_epoch
+        super().__init__(whole.parameters, whole.recipe, num_epochs, whole.steps_per_epoch)
         self.shrinking = shrinking
 
     def set_learning_rate(self, step: int) -> None:

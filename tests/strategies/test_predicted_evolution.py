@@ -43,6 +43,11 @@ def test_a_space_that_is_all_scored_is_searched_to_its_end() -> None:
     assert [each.architecture for each in found[200:]] == [Architecture((2, 2, 2))] * 3
 
 
+def test_the_same_seed_scores_the_same() -> None:
+    assert scored(make(seed=1)) == scored(make(seed=1))
+    assert scored(make(seed=1)) != scored(make(seed=2))
+
+
 def test_too_few_samples_for_a_predictor_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"strategy\.predictor_samples=3 .* fewer than the 5"):
         make(samples=3)
