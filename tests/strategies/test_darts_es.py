@@ -48,7 +48,7 @@ def test_a_few_products_come_close_to_the_largest_eigenvalue() -> None:
     strategy = small(DartsEarlyStopping)
     strategy.valid_data = OneBatch()  # type: ignore[assignment]
     expected = torch.linalg.eigvalsh(exact_hessian(strategy))[-1]
-    assert strategy.largest_eigenvalue() == pytest.approx(float(expected), rel=1e-3)
+    assert strategy.largest_eigenvalue() == pytest.approx(float(expected), rel=1e-2)
 
 
 def test_measuring_changes_nothing_of_what_is_measured() -> None:
@@ -57,8 +57,10 @@ def test_measuring_changes_nothing_of_what_is_measured() -> None:
     small_one.valid_data = OneBatch()  # type: ignore[assignment]
     for measured in (strategy, small_one):
         before = {name: value.clone() for name, value in measured.supernet.state_dict().items()}
+        logits = [rows.detach().clone() for rows in measured.logits]
         assert measured.largest_eigenvalue() == measured.largest_eigenvalue()
         assert all(torch.equal(value, before[name]) for name, value in measured.supernet.state_dict().items())
+        assert all(map(torch.equal, measured.logits, logits))
         assert all(weight.requires_grad and weight.grad is None for weight in measured.supernet.parameters())
 
 
