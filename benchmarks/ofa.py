@@ -1,14 +1,14 @@
 """Once-for-All: what its step costs, and what progressive shrinking buys.
 
-    OMP_NUM_THREADS=1 python benchmarks/ofa.py step [--rounds 5]
-    OMP_NUM_THREADS=1 python benchmarks/ofa.py train cifar10_20k.npz [shrinking] [at_once] [--steps 1200]
+    OMP_NUM_THREADS=1 python benchmarks/ofa.py [--rounds 5]
+    OMP_NUM_THREADS=1 python benchmarks/ofa.py [shrinking] [at_once] --images cifar10_20k.npz [--steps 1200]
 
-`step`: a step of four sub-networks of a network of MobileNetV3's size, batch 64 at 32 pixels, with and
+The first: a step of four sub-networks of a network of MobileNetV3's size, batch 64 at 32 pixels, with and
 without the teacher, in CPU seconds at one thread; beside it the plain first-order DARTS step of
 `supernet.py`, at a quarter of that batch. MobileNetV3 halves images of 32 pixels in its stem, and this space
 does not: so they are resized to 16. The last stage then has maps of 2x2 where MobileNetV3's have one pixel.
 
-`train`: a small space on CIFAR-10, the same number of steps each. `shrinking` is conf/strategy/ofa.yaml;
+The second: a small space on CIFAR-10, the same number of steps each. `shrinking` is conf/strategy/ofa.yaml;
 `at_once` has everything open from the first step, four sub-networks a step and no teacher. Mean accuracy of
 50 seeded sub-networks on 2,000 images kept out, their batch statistics measured anew.
 """
@@ -172,16 +172,13 @@ def measure_training(path: str, how: str, num_steps: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    step = commands.add_parser("step")
-    step.add_argument("--rounds", type=int, default=5)
-    train = commands.add_parser("train")
-    train.add_argument("images")
-    train.add_argument("how", nargs="*", default=["shrinking", "at_once"])
-    train.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("how", nargs="*", default=["shrinking", "at_once"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", help="an .npz file of images; without one only the step is measured")
+    parser.add_argument("--steps", type=int, default=1200)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if arguments.command == "step":
+    if arguments.images is None:
         measure_step(arguments.rounds)
         return
     for how in arguments.how:

@@ -1,6 +1,6 @@
 """Sampling strategies on NAS-Bench-201's table: what they find within 12,000 simulated seconds.
 
-    OMP_NUM_THREADS=1 python benchmarks/tabular.py [strategy ...] [--seeds 200] [--dataset c100]
+    OMP_NUM_THREADS=1 python benchmarks/tabular.py [strategy ...] [--seeds 20] [--dataset c100]
 
 The score is the validation accuracy after 12 epochs; the test accuracy after 200 epochs of what each search
 ends with is reported. Settings are those of conf/strategy but for the fidelities, which must be the
@@ -82,7 +82,7 @@ def search(node: DictConfig, seed: int, dataset: str) -> tuple[float, float, int
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("strategies", nargs="*", help="names of conf/strategy; default: all that sample")
-    parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--dataset", default="c10", choices=("c10", "c100"))
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="other settings to try")
     arguments = parser.parse_args()
