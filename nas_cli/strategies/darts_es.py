@@ -31,7 +31,7 @@ class DartsEarlyStopping(Darts):
     Deviations: first order is the default (the paper: second); the eigenvalue is that of `num_products`
     steps of the Lanczos iteration, each a product of the Hessian and a vector, not of the whole Hessian; it
     is measured on the first `num_images` of a batch (the paper: all). With the defaults and a batch of 64
-    a measurement takes as long as four steps; differences of gradients would be cheaper, but see the kinks
+    a measurement takes as long as five steps; differences of gradients would be cheaper, but see the kinks
     of the rectifiers, which a Hessian does not.
     """
 
@@ -43,7 +43,7 @@ class DartsEarlyStopping(Darts):
         lag: Count = 5,
         threshold: Annotated[float, Field(gt=0, le=1)] = 0.75,
         first_epoch: Annotated[int, Field(ge=0)] = 10,
-        num_products: Count = 8,
+        num_products: Count = 12,
         num_images: Count = 16,
         order: Literal[1, 2] = 1,
         hessian: Literal["exact", "finite_differences"] = "exact",
