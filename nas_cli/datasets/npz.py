@@ -8,12 +8,13 @@ from typing import Annotated
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
 from nas_cli.data import Dataset, ImageData, Images
-from nas_cli.datasets.assembly import assemble
+from nas_cli.datasets.assembly import CHUNK, SIZES, assemble
 from nas_cli.errors import DataError
 
 Array = NDArray[np.generic]
@@ -34,13 +35,20 @@ class Npz(Dataset):
     """The arrays of one file: uint8 images (N, height, width, channels) or (N, height, width), labels (N,).
 
     A validation part joins the training part, as a search splits its own; where there is no test part,
-    the validation part is it. `class_names` (classes,) is optional.
+    the validation part is it. `class_names` (classes,) is optional. `size` shrinks the images to so many
+    pixels by the mean of each pixel's area.
     """
 
     def __init__(
-        self, *, path: str, limit: Annotated[int, Field(ge=2)] | None = None, mirror: bool = True
+        self,
+        *,
+        path: str,
+        size: Annotated[int, Field(ge=SIZES[0], le=SIZES[-1])] | None = None,
+        limit: Annotated[int, Field(ge=2)] | None = None,
+        mirror: bool = True,
     ) -> None:
         self.path = path
+        self.size = size
         self.limit = limit
         self.mirror = mirror
         self._source = f"dataset.path={path}"
@@ -92,8 +100,20 @@ class Npz(Dataset):
         parts = [torch.from_numpy(self._as_bytes(name, arrays[name])) for name, _ in pairs]
         if len({part.shape[1:] for part in parts}) > 1:
             raise DataError(f"{self._source}: {pairs[0][0]} and {pairs[1][0]} have images of two shapes.")
-        channels_first = [part.permute(0, 3, 1, 2).contiguous() for part in parts]
+        channels_first = [self._shrunk(part.permute(0, 3, 1, 2).contiguous()) for part in parts]
         return torch.cat(channels_first) if len(parts) > 1 else channels_first[0]
+
+    def _shrunk(self, pixels: Tensor) -> Tensor:
+        height, width = pixels.shape[2:]
+        if self.size is None or height != width or height == self.size:  # `assemble` refuses oblong images
+            return pixels
+        if self.size > height:
+            raise DataError(
+                f"{self._source}: dataset.size={self.size} is more than the images' {height} x {width} pixels. "
+                "Lower it, or set it to null for their own size."
+            )
+        shrunk = [_areas(chunk, self.size) for chunk in pixels.split(CHUNK)]
+        return torch.cat(shrunk)
 
     def _as_bytes(self, name: str, images: Array) -> NDArray[np.uint8]:
         if images.ndim not in (3, 4):
@@ -152,3 +172,8 @@ class Npz(Dataset):
                 f"(labels {values[0]} to {values[-1]}). Every class needs training images."
             )
         return torch.from_numpy(np.searchsorted(values, labels).astype(np.int64))
+
+
+def _areas(pixels: Tensor, size: int) -> Tensor:
+    """Bytes whose value is the mean of the area that each stands for."""
+    return F.interpolate(pixels.float(), size=(size, size), mode="area").round().to(torch.uint8)

@@ -50,6 +50,24 @@ def refusal(path: Path, arrays: dict[str, ArrayLike], limit: int | None = None) 
     return message.removeprefix(f"dataset.path={path}")
 
 
+def test_a_shrunk_image_holds_the_mean_of_each_area(path: Path) -> None:
+    arrays = keras_arrays(shape=(16, 16, 1))
+    image = np.full((16, 16, 1), 100, dtype=np.uint8)
+    image[:2, :2, 0] = [[10, 20], [30, 41]]
+    arrays["x_train"] = np.stack([image] * 12)
+    np.savez(path, allow_pickle=True, **arrays)
+    data = Npz(path=str(path), size=8).load()
+    assert data.info.size == 8
+    pixels, _ = data.train.read(torch.tensor([0]))
+    assert pixels[0, 0, 0].tolist() == [25, 100, 100, 100, 100, 100, 100, 100]
+
+
+def test_images_are_not_made_larger(path: Path) -> None:
+    np.savez(path, allow_pickle=True, **keras_arrays())
+    with pytest.raises(DataError, match=r"dataset\.size=16 is more than the images' 8 x 8 pixels"):
+        Npz(path=str(path), size=16).load()
+
+
 def test_cifar10_loads_as_it_is() -> None:
     file = SHARED / "cifar10_20k.npz"
     if not file.is_file():
