@@ -109,7 +109,7 @@ class Npz(Dataset):
             return pixels
         if self.size > height:
             raise DataError(
-                f"{self._source}: dataset.size={self.size} is more than the images' {height} x {width} pixels. "
+                f"{self._source}: dataset.size={self.size} is more than the images' {height} pixels. "
                 "Lower it, or set it to null for their own size."
             )
         shrunk = [_areas(chunk, self.size) for chunk in pixels.split(CHUNK)]

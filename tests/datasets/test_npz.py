@@ -64,7 +64,7 @@ def test_a_shrunk_image_holds_the_mean_of_each_area(path: Path) -> None:
 
 def test_images_are_not_made_larger(path: Path) -> None:
     np.savez(path, allow_pickle=True, **keras_arrays())
-    with pytest.raises(DataError, match=r"dataset\.size=16 is more than the images' 8 x 8 pixels"):
+    with pytest.raises(DataError, match=r"dataset\.size=16 is more than the images' 8 pixels"):
         Npz(path=str(path), size=16).load()
 
 
