@@ -16,6 +16,8 @@ from torch.nn.grad import conv2d_weight
 
 # The columns of a wide kernel whose weight gradients are computed together: at most 3
 COLUMNS = {5: (3, 2), 7: (3, 2, 2)}
+# Below this width, columns are cheaper than pairs of pixels
+NARROWEST_PAIRED = 8
 
 
 class Context(FunctionCtx):
@@ -105,13 +107,38 @@ class _WideDepthwise(torch.autograd.Function):
                 for_x = part if for_x is None else for_x.add_(part)
         if not any(ctx.needs_input_grad[1:]):
             return for_x, *(None for _ in weights)
-        kernel = weights[0].shape[2]
-        widths = COLUMNS[kernel]
-        parts = [(_pad(x, kernel, *part), part[1]) for part in zip(_starts(widths), widths, strict=True)]
-        return for_x, *(
-            torch.cat([_weight_gradient(gradient, padded, kernel, width) for padded, width in parts], dim=3)
-            for gradient in gradients
-        )
+        return for_x, *_wide_weight_gradients(x, gradients, weights[0].shape[2])
+
+
+def _wide_weight_gradients(x: Tensor, gradients: Sequence[Tensor], kernel: int) -> list[Tensor]:
+    if kernel == 5 and x.shape[3] % 2 == 0 and x.shape[3] >= NARROWEST_PAIRED:
+        return [_five_columns(x, gradient) for gradient in gradients]
+    widths = COLUMNS[kernel]
+    parts = [(_pad(x, kernel, *part), part[1]) for part in zip(_starts(widths), widths, strict=True)]
+    return [
+        torch.cat([_weight_gradient(gradient, padded, kernel, width) for padded, width in parts], dim=3)
+        for gradient in gradients
+    ]
+
+
+def _five_columns(x: Tensor, gradient: Tensor) -> Tensor:
+    """The middle three columns by themselves; the outer two are neighbours where pixels are paired.
+
+    Two pixels side by side, seen as one of twice the channels, turn a step of two pixels into one.
+    """
+    n, c, h, w = x.shape
+    middle = _three_columns(x, gradient)
+    pairs = [
+        batch.permute(0, 2, 3, 1).reshape(n, h, w // 2, 2 * c).permute(0, 3, 1, 2) for batch in (x, gradient)
+    ]
+    outer = _three_columns(*pairs).view(2, c, 1, 5, 3).sum(0)
+    return torch.cat([outer[..., :1], middle, outer[..., 2:]], dim=3)
+
+
+def _three_columns(x: Tensor, gradient: Tensor) -> Tensor:
+    channels = x.shape[1]
+    result: Tensor = conv2d_weight(x, (channels, 1, 5, 3), gradient, 1, (2, 1), 1, channels)
+    return result
 
 
 def _starts(widths: Sequence[int]) -> list[int]:

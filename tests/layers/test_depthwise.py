@@ -8,7 +8,7 @@ from nas_cli.layers.depthwise import depthwise_conv2d, merge_phases, split_phase
 
 
 @pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
-@pytest.mark.parametrize("size", [(8, 8), (5, 7), (4, 6), (2, 2), (1, 1)], ids=str)
+@pytest.mark.parametrize("size", [(16, 16), (8, 8), (5, 7), (4, 6), (2, 2), (1, 1)], ids=str)
 @pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [3, 5, 7])
@@ -34,7 +34,7 @@ def test_it_is_the_plain_convolution(
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("size", [6, 4])
+@pytest.mark.parametrize("size", [8, 6, 4])
 @pytest.mark.parametrize(("kernel", "dilation"), [(5, 1), (5, 2), (7, 1)])
 def test_it_is_twice_differentiable(size: int, kernel: int, dilation: int) -> None:
     generator = torch.Generator().manual_seed(0)
