@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nas_cli.layers.joint_state import push
 from nas_cli.layers.partial_channels import PartialOperation, check_partial_channels
 from nas_cli.layers.partial_state import PartialState
 from nas_cli.layers.plain_state import PlainState
@@ -54,6 +55,20 @@ class CellPlan:
     @property
     def sources(self) -> tuple[int, ...]:
         return tuple(dict.fromkeys(edge.source for edge in self.edges))
+
+    def targets_of(self, state: int) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(edge.target for edge in self.edges_from(state)))
+
+    @property
+    def ready_together(self) -> tuple[tuple[int, ...], ...]:
+        """The sources in order; the inputs side by side where their edges are alike."""
+        inputs = tuple(source for source in self.sources if source < self.num_inputs)
+        ends = {
+            tuple((edge.target, edge.slot, edge.stride) for edge in self.edges_from(source))
+            for source in inputs
+        }
+        first = (inputs,) if len(ends) == 1 else tuple((source,) for source in inputs)
+        return first + tuple((source,) for source in self.sources if source >= self.num_inputs)
 
     @property
     def row_groups(self) -> tuple[tuple[tuple[int, int], ...], ...]:
@@ -138,16 +153,30 @@ class SupernetCell(nn.Module):
         plan = self.plan
         states = list(inputs)
         arriving: list[list[Share]] = [[] for _ in range(plan.num_inputs + plan.num_nodes)]
-        compute = dict(zip(plan.sources, zip(self.states, gates, strict=True), strict=True))
-        for source, arrived in enumerate(arriving):
-            if source >= plan.num_inputs:
-                node = total(arrived, self.partial_channels)
-                states.append(_zeros(inputs[0], plan.stride) if node is None else node)
-            if source in compute:
-                state, gate = compute[source]
-                for edge, share in zip(plan.edges_from(source), state(states[source], gate), strict=True):
+        gate_of = dict(zip(plan.sources, gates, strict=True))
+        for group in plan.ready_together:
+            while len(states) <= group[-1]:
+                states.append(self._node(arriving[len(states)], inputs[0]))
+            pushed = self._push(group, [states[source] for source in group], [gate_of[s] for s in group])
+            for source, shares in zip(group, pushed, strict=True):
+                for edge, share in zip(plan.edges_from(source), shares, strict=True):
                     arriving[edge.target].append(share)
+        states += [self._node(shares, inputs[0]) for shares in arriving[len(states) :]]
         return states[plan.num_inputs :]
+
+    def _push(
+        self, sources: Sequence[int], states: Sequence[Tensor], gates: Sequence[Gate]
+    ) -> list[list[Share]]:
+        """What each edge of each of the states brings to its target."""
+        modules = [self.states[self.plan.sources.index(source)] for source in sources]
+        shared = [module for module in modules if type(module) is SharedState]
+        if shared:
+            return push(shared, states, gates, len(self.plan.targets_of(sources[0])))
+        return [module(state, gate) for module, state, gate in zip(modules, states, gates, strict=True)]
+
+    def _node(self, arrived: Sequence[Share], like: Tensor) -> Tensor:
+        node = total(arrived, self.partial_channels)
+        return _zeros(like, self.plan.stride) if node is None else node
 
     def cut_out(self, picks: Sequence[str | None], outputs: Sequence[int] | None = None) -> DiscreteCell:
         """The cell of one pick an edge, in the plan's order, with a copy of weights and batch statistics.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nas_cli.layers.blocks import BlockMoments
 from nas_cli.layers.pointwise import Moments
 
 
@@ -35,25 +36,50 @@ def fold(
     """
     points = torch.stack([kernel.flatten(1) for kernel in kernels])
     if norms[0].training:
-        images, mean, variance = _batch_statistics(images, points)
-        _track(norms, mean, variance, images[0].shape[0] * images[0].shape[2] * images[0].shape[3])
+        *images, sums, grams = Moments.apply(*images)
+        count = images[0].shape[0] * images[0].shape[2] * images[0].shape[3]
+        mean, variance = _statistics(points, sums, grams, count)
+        _track(norms, mean, variance, count)
     else:
         mean, variance = (statistic.view(len(kernels), -1) for statistic in running_statistics(norms))
+    repeated = list(images) * (len(kernels) // len(images))
+    return Folded(repeated, *_folded(points, mean, variance, norms, gates))
+
+
+def fold_blocks(
+    groups: Sequence[Tensor], points: Tensor, norms: Sequence[nn.BatchNorm2d], gates: Tensor | None
+) -> Folded:
+    """Fold the convolutions `points` (r, o, c) of g groups of blocks (e, pixels, c); r is g times e.
+
+    The matrices are (g, e, c, o), the biases (g, e, o).
+    """
+    if norms[0].training:
+        *groups, sums, grams = BlockMoments.apply(*groups)
+        count = groups[0].shape[1]
+        mean, variance = _statistics(points, sums.flatten(0, 1), grams.flatten(0, 1), count)
+        _track(norms, mean, variance, count)
+    else:
+        mean, variance = running_statistics(norms)
+    matrices, biases = _folded(points, mean, variance, norms, gates)
+    sizes = (len(groups), -1)
+    return Folded(list(groups), matrices.unflatten(0, sizes), biases.unflatten(0, sizes))
+
+
+def _folded(
+    points: Tensor, mean: Tensor, variance: Tensor, norms: Sequence[nn.BatchNorm2d], gates: Tensor | None
+) -> tuple[Tensor, Tensor]:
     scale = (variance + norms[0].eps).rsqrt()
     if gates is not None:
         scale = (scale.view(len(norms), -1) * gates[:, None]).view_as(scale)
-    repeated = list(images) * (len(kernels) // len(images))
-    return Folded(repeated, (points * scale[:, :, None]).transpose(1, 2), -mean * scale)
+    return (points * scale[:, :, None]).transpose(1, 2), -mean * scale
 
 
-def _batch_statistics(images: Sequence[Tensor], points: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+def _statistics(points: Tensor, sums: Tensor, grams: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance (r, o) of the convolutions' outputs."""
-    *handed_on, sums, grams = Moments.apply(*images)
-    count = images[0].shape[0] * images[0].shape[2] * images[0].shape[3]
     mean = sums / count
     covariance = grams / count - mean[:, :, None] * mean[:, None, :]
     variance = ((points @ covariance) * points).sum(2).clamp_min(0)
-    return handed_on, (points @ mean[:, :, None]).squeeze(2), variance
+    return (points @ mean[:, :, None]).squeeze(2), variance
 
 
 def running_statistics(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from nas_cli.layers.folded_norm import fold
+from nas_cli.layers.forms import Forms
 from nas_cli.layers.operations import FactorizedReduce, Pool, ReluConvBN, SeparableStack
 from nas_cli.layers.partial_channels import edge_weights, pooled_to
 from nas_cli.layers.share import Product, Share, total
-from nas_cli.layers.shared_state import Forms, Group, SharedState, convolved, push, push_stacks
+from nas_cli.layers.shared_state import Group, SharedState, convolved, push, push_stacks
 from nas_cli.supernet import Gate
 
 
@@ -39,7 +40,7 @@ class PartialState(SharedState):
         with torch.autocast(seen.device.type, enabled=False):
             forms = Forms(seen, copies=len(self.rows))
             shares, joint = [Share() for _ in self.rows], Share()
-            groups = self.groups(gate, shares)
+            groups = self.groups(gate, shares, range(len(self.candidates)))
             stacks = [group for group in groups if isinstance(group.operations[0], SeparableStack)]
             push_stacks(forms, stacks, joint)
             for group in groups:

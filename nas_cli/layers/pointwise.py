@@ -93,7 +93,7 @@ class AffineRelu(torch.autograd.Function):
         for_matrices, for_biases = [], []
         for r, gradient in enumerate(gradients):
             images, result = saved[r], saved[num_batches + r]
-            open_gradient = pixels(_rectified_gradient(gradient, result))
+            open_gradient = pixels(rectified_gradient(gradient, result))
             for_matrices.append(pixels(images).t().mm(open_gradient))
             for_biases.append(open_gradient.sum(0))
             needed = ctx.needs_input_grad[2 + r]
@@ -101,7 +101,7 @@ class AffineRelu(torch.autograd.Function):
         return torch.stack(for_matrices), torch.stack(for_biases), *for_batches
 
 
-def _rectified_gradient(gradient: Tensor, result: Tensor) -> Tensor:
+def rectified_gradient(gradient: Tensor, result: Tensor) -> Tensor:
     if torch.is_grad_enabled():
         through: Tensor = torch.ops.aten.threshold_backward(gradient, result, 0)
         return through

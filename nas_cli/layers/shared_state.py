@@ -5,16 +5,16 @@ images with a small matrix that has its batch normalisation and its gate in it, 
 pooled images; the target sums them. The parameters are those of the plain form.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_cli.layers.depthwise import depthwise_conv2d, depthwise_convs, split_phases
+from nas_cli.layers.depthwise import depthwise_conv2d, depthwise_convs
 from nas_cli.layers.folded_norm import Folded, fold, running_statistics, track
+from nas_cli.layers.forms import Forms, splits
 from nas_cli.layers.operations import (
     FactorizedReduce,
     Pool,
@@ -22,54 +22,11 @@ from nas_cli.layers.operations import (
     SeparableConv,
     SeparableStack,
     Zero,
-    shifted,
 )
 from nas_cli.layers.plain_state import PlainState
 from nas_cli.layers.pointwise import AffineRelu, images_of, pixels
 from nas_cli.layers.share import Product, Share
 from nas_cli.supernet import Gate
-
-
-class Forms:
-    """The forms of a state that its edges share, each computed when first asked for.
-
-    `copies`: so many lie side by side where separable convolutions read them.
-    """
-
-    def __init__(self, state: Tensor, copies: int = 1) -> None:
-        self.state = state
-        self.copies = copies
-
-    @cached_property
-    def rectified(self) -> Tensor:
-        return torch.relu(self.state)
-
-    @cached_property
-    def even(self) -> Tensor:
-        return self.rectified[:, :, ::2, ::2].contiguous(memory_format=torch.channels_last)
-
-    @cached_property
-    def copied(self) -> Tensor:
-        return self._copy(self.rectified)
-
-    @cached_property
-    def copied_phases(self) -> Tensor:
-        return split_phases(self.copied)
-
-    @cached_property
-    def copied_even(self) -> Tensor:
-        return self._copy(self.even)
-
-    def _copy(self, images: Tensor) -> Tensor:
-        """By a product: it and its gradient are faster than putting few channels side by side."""
-        if self.copies == 1:
-            return images
-        once = torch.eye(images.shape[1], device=images.device, dtype=images.dtype)
-        return images_of(pixels(images) @ once.repeat(1, self.copies), images)
-
-    @cached_property
-    def even_and_odd(self) -> Tensor:
-        return torch.cat([self.even, shifted(self.rectified)[:, :, ::2, ::2]], dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,26 +66,28 @@ class SharedState(PlainState):
     plain = False
 
     def forward(self, state: Tensor, gate: Gate) -> list[Share]:
-        with torch.autocast(state.device.type, enabled=False):  # batch statistics want full precision
-            state = state if state.dtype == torch.float64 else state.float()
-            forms = Forms(state.contiguous(memory_format=torch.channels_last))
+        with torch.autocast(state.device.type, enabled=False):
             shares = [Share() for _ in gate.active]
-            groups = self.groups(gate, shares)
-            push_stacks(forms, [group for group in groups if isinstance(group.operations[0], SeparableStack)])
-            _push_linear(forms, [group for group in groups if _is_linear(group.operations[0])], len(shares))
-            for group in groups:
-                push(forms, group)
+            push_edges(Forms.of(state), self.groups(gate, shares, range(len(self.candidates))), len(shares))
             return shares
 
-    def groups(self, gate: Gate, shares: list[Share]) -> list[Group]:
+    def groups(self, gate: Gate, shares: list[Share], candidates: Iterable[int]) -> list[Group]:
+        """The candidates among these that run on some edge."""
         weights = [row.unbind() for row in gate.weights.unbind()]
         groups = []
-        for k in range(len(self.candidates)):
+        for k in candidates:
             rows = [row for row, active in enumerate(gate.active) if k in active]
             if rows:
                 operations = [self.operation(row, k) for row in rows]
                 groups.append(Group(operations, [weights[r][k] for r in rows], [shares[r] for r in rows]))
         return groups
+
+
+def push_edges(forms: Forms, groups: Sequence[Group], num_edges: int) -> None:
+    push_stacks(forms, [group for group in groups if isinstance(group.operations[0], SeparableStack)])
+    push_linear(forms, [group for group in groups if is_linear(group.operations[0])], num_edges)
+    for group in groups:
+        push(forms, group)
 
 
 def push(forms: Forms, group: Group) -> None:
@@ -139,7 +98,7 @@ def push(forms: Forms, group: Group) -> None:
         _push_pointwise(forms, group)
     elif isinstance(operation, ReluConvBN):
         _push_convolution(forms, group)
-    elif not (isinstance(operation, SeparableStack | Zero) or _is_linear(operation)):
+    elif not (isinstance(operation, SeparableStack | Zero) or is_linear(operation)):
         for module, gate, share in zip(group.operations, group.gates, group.shares, strict=True):
             share.values.append(gate * module(forms.state))
 
@@ -164,7 +123,7 @@ def _start_stacks(forms: Forms, group: Group, joint: Share | None) -> list[_Pend
     stacks = [operation.stages for operation in group.operations if isinstance(operation, SeparableStack)]
     first = stacks[0][0]
     source, dilation, stride = forms.copied, first.dilation, first.stride
-    split = dilation == 2 and stride == 1 and len(stacks[0]) == 1 and _splits(source)
+    split = dilation == 2 and stride == 1 and len(stacks[0]) == 1 and splits(source)
     if split:
         source, dilation = forms.copied_phases, 1
     elif dilation == 2 and stride == 2:
@@ -181,10 +140,6 @@ def _start_stacks(forms: Forms, group: Group, joint: Share | None) -> list[_Pend
         _Pending(images, split, [stages], [gate], share)
         for images, stages, gate, share in zip(results, stacks, group.gates, group.shares, strict=True)
     ]
-
-
-def _splits(state: Tensor) -> bool:
-    return state.device.type == "cpu" and state.shape[2] % 2 == 0 and state.shape[3] % 2 == 0
 
 
 def _next_stage(stacks: Sequence[_Pending]) -> list[_Pending]:
@@ -300,17 +255,17 @@ def _normalise_and_measure(images: Tensor, scale: Tensor | None, eps: float) -> 
     return F.batch_norm(images, mean, variance, scale, None, True, 1.0, eps), mean, variance
 
 
-def _is_linear(operation: nn.Module) -> bool:
+def is_linear(operation: nn.Module) -> bool:
     return isinstance(operation, nn.Identity | Pool)
 
 
-def _push_linear(forms: Forms, groups: Sequence[Group], num_edges: int) -> None:
+def push_linear(forms: Forms, groups: Sequence[Group], num_edges: int) -> None:
     """Pooled images and the state itself: where all edges take them, one product with the gates' matrix."""
     common: list[Tensor] = []
     gates: list[Tensor] = []
     shares: list[Share] = []
     for group in groups:
-        values = _linear_values(forms, group.operations)
+        values = linear_values(forms, group.operations)
         if len(values) == num_edges and all(value is values[0] for value in values):
             common.append(values[0])
             gates.append(torch.stack(group.gates))
@@ -325,7 +280,7 @@ def _push_linear(forms: Forms, groups: Sequence[Group], num_edges: int) -> None:
             share.values.append(images_of(row.view(-1, common[0].shape[1]), common[0]))
 
 
-def _linear_values(forms: Forms, operations: Sequence[nn.Module]) -> list[Tensor]:
+def linear_values(forms: Forms, operations: Sequence[nn.Module]) -> list[Tensor]:
     """One an edge; in training all edges' batch normalisations give the same."""
     pools = [operation for operation in operations if isinstance(operation, Pool)]
     if not pools:

@@ -1,0 +1,67 @@
+"""How many operations one pass takes, counted in three ways."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# They compute nothing: views, and memory that is asked for
+BOOKKEEPING = frozenset(
+    f"aten::{name}"
+    for name in (
+        "alias as_strided as_strided_ detach empty empty_like empty_strided expand flatten permute _reshape_alias "
+        "reshape resize_ resolve_conj result_type select slice split squeeze t to transpose unbind unsqueeze "
+        "_unsafe_view view"
+    ).split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """`dispatched`: what torch dispatches, below autograd; `views`: how many of them are views of memory.
+
+    `leaves`: the profiler's events of torch's library that have none below them, `computing` those of them
+    that compute. Views count double there, a convolution asks for memory several times.
+    """
+
+    dispatched: int
+    views: int
+    leaves: int
+    computing: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.dispatched} dispatched, {self.dispatched - self.views} without views; "
+            f"profiler: {self.leaves} leaves, {self.computing} of them compute"
+        )
+
+
+def count_operations(run: Callable[[], object]) -> Operations:
+    counter = _Counter()
+    with counter:
+        run()
+    with profile(activities=[ProfilerActivity.CPU]) as record:
+        run()
+    leaves = [
+        event.name
+        for event in record.events()
+        if event.name.startswith("aten::")
+        and not any(child.name.startswith("aten::") for child in event.cpu_children)
+    ]
+    computing = sum(name not in BOOKKEEPING for name in leaves)
+    return Operations(counter.count, counter.views, len(leaves), computing)
+
+
+class _Counter(TorchDispatchMode):
+    count: int
+    views: int
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = self.views = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):  # type: ignore[no-untyped-def]
+        self.count += 1
+        self.views += function.is_view
+        return function(*arguments, **(keywords or {}))
