@@ -9,11 +9,34 @@ from torch.utils._python_dispatch import TorchDispatchMode
 # They compute nothing: views, and memory that is asked for
 BOOKKEEPING = frozenset(
     f"aten::{name}"
-    for name in (
-        "alias as_strided as_strided_ detach empty empty_like empty_strided expand flatten permute _reshape_alias "
-        "reshape resize_ resolve_conj result_type select slice split squeeze t to transpose unbind unsqueeze "
-        "_unsafe_view view"
-    ).split()
+    for name in [
+        "alias",
+        "as_strided",
+        "as_strided_",
+        "detach",
+        "empty",
+        "empty_like",
+        "empty_strided",
+        "expand",
+        "flatten",
+        "permute",
+        "_reshape_alias",
+        "reshape",
+        "resize_",
+        "resolve_conj",
+        "result_type",
+        "select",
+        "slice",
+        "split",
+        "squeeze",
+        "t",
+        "to",
+        "transpose",
+        "unbind",
+        "unsqueeze",
+        "_unsafe_view",
+        "view",
+    ]
 )
 
 

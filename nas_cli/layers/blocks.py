@@ -23,40 +23,6 @@ class BlockContext(Context):
     num_sources: int
 
 
-class BlockMoments(torch.autograd.Function):
-    """Hand the blocks of g groups on, with the sums (g, e, c) and Gram matrices (g, e, c, c) of the pixels.
-
-    Handing them on lets one backward pass add the gradients of both uses.
-    """
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, *groups: Tensor) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(*groups)
-        ctx.set_materialize_grads(False)
-        sums = torch.stack([blocks.sum(1) for blocks in groups])
-        grams = torch.stack([torch.bmm(blocks.transpose(1, 2), blocks) for blocks in groups])
-        return (*groups, sums, grams)
-
-    @staticmethod
-    def backward(ctx: Context, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        *for_groups, for_sums, for_grams = gradients
-        if for_sums is None or for_grams is None:
-            return tuple(for_groups)
-        symmetric = (for_grams + for_grams.transpose(2, 3)).unbind()
-        constant = for_sums.unsqueeze(2).unbind()
-        results: list[Tensor | None] = []
-        for r, blocks in enumerate(ctx.saved_tensors):
-            handed_on = for_groups[r]
-            if not ctx.needs_input_grad[r]:
-                results.append(None)
-            elif handed_on is None or torch.is_grad_enabled():
-                through = torch.bmm(blocks, symmetric[r]) + constant[r]
-                results.append(through if handed_on is None else handed_on + through)
-            else:
-                results.append(handed_on.baddbmm_(blocks, symmetric[r]).add_(constant[r]))
-        return tuple(results)
-
-
 class BlockAffineRelu(torch.autograd.Function):
     """relu(blocks @ matrices + biases), in the layout of the blocks; matrices (e, c, c), biases (e, c)."""
 

@@ -18,6 +18,7 @@ from nas_cli.layers.partial_state import PartialState
 from nas_cli.layers.plain_state import PlainState
 from nas_cli.layers.share import Share, total
 from nas_cli.layers.shared_state import SharedState
+from nas_cli.layers.statistics import Statistics
 from nas_cli.supernet import Gate
 
 
@@ -150,29 +151,38 @@ class SupernetCell(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor], gates: Sequence[Gate]) -> list[Tensor]:
         """The states of the nodes, each sum over edges and k of gate[edge, k] * candidate_k(state)."""
-        plan = self.plan
+        plan, statistics = self.plan, Statistics()
         states = list(inputs)
         arriving: list[list[Share]] = [[] for _ in range(plan.num_inputs + plan.num_nodes)]
         gate_of = dict(zip(plan.sources, gates, strict=True))
         for group in plan.ready_together:
             while len(states) <= group[-1]:
                 states.append(self._node(arriving[len(states)], inputs[0]))
-            pushed = self._push(group, [states[source] for source in group], [gate_of[s] for s in group])
+            reading = [states[source] for source in group]
+            pushed = self._push(group, reading, [gate_of[source] for source in group], statistics)
             for source, shares in zip(group, pushed, strict=True):
                 for edge, share in zip(plan.edges_from(source), shares, strict=True):
                     arriving[edge.target].append(share)
         states += [self._node(shares, inputs[0]) for shares in arriving[len(states) :]]
+        statistics.track()
         return states[plan.num_inputs :]
 
     def _push(
-        self, sources: Sequence[int], states: Sequence[Tensor], gates: Sequence[Gate]
+        self,
+        sources: Sequence[int],
+        states: Sequence[Tensor],
+        gates: Sequence[Gate],
+        statistics: Statistics,
     ) -> list[list[Share]]:
         """What each edge of each of the states brings to its target."""
         modules = [self.states[self.plan.sources.index(source)] for source in sources]
         shared = [module for module in modules if type(module) is SharedState]
         if shared:
-            return push(shared, states, gates, len(self.plan.targets_of(sources[0])))
-        return [module(state, gate) for module, state, gate in zip(modules, states, gates, strict=True)]
+            return push(shared, states, gates, len(self.plan.targets_of(sources[0])), statistics)
+        return [
+            module(state, gate, statistics)
+            for module, state, gate in zip(modules, states, gates, strict=True)
+        ]
 
     def _node(self, arrived: Sequence[Share], like: Tensor) -> Tensor:
         node = total(arrived, self.partial_channels)

@@ -1,6 +1,6 @@
 """Batch normalisation after a 1x1 convolution, folded into the convolution's matrix.
 
-The mean and variance of P d over all pixels follow from the mean and the Gram matrix of d, so the
+The mean and variance of P d over all pixels follow from the mean and the covariance of d, so the
 convolution's output is never normalised: it is computed once, normalised already, from a matrix that
 has the scale in it. The pixels are read once less, and neither the convolution's output nor the
 normalised one is kept for the backward pass.
@@ -12,97 +12,189 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nas_cli.layers.blocks import BlockMoments
-from nas_cli.layers.pointwise import Moments
+from nas_cli.layers.pointwise import Context, images_of, pixels
+from nas_cli.layers.statistics import Statistics, running_statistics
 
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """Convolution r and its normalisation are images[r] @ matrices[r] + biases[r]; (r, c, o) and (r, o)."""
+    """Convolution r and its normalisation are batches[r] @ matrices[r] + biases[r]; (r, c, o) and (r, o)."""
 
-    images: list[Tensor]
+    batches: list[Tensor]
     matrices: Tensor
     biases: Tensor
 
 
 def fold(
-    images: Sequence[Tensor], kernels: Sequence[Tensor], norms: Sequence[nn.BatchNorm2d], gates: Tensor | None
+    images: Sequence[Tensor],
+    kernels: Sequence[Tensor],
+    norms: Sequence[nn.BatchNorm2d],
+    gates: Tensor | None,
+    statistics: Statistics,
 ) -> Folded:
     """Fold r convolutions (o, c), their normalisations without learned scale, and their gates (r).
 
     `images` has one batch for each convolution, or one that all share. A convolution may be several that
-    lie side by side, with as many normalisations and gates for each of its parts of the output. Running
-    statistics are updated in training mode, and stand in for the batch's in evaluation mode.
+    lie side by side, with as many normalisations and gates for each of its parts of the output.
     """
     points = torch.stack([kernel.flatten(1) for kernel in kernels])
-    if norms[0].training:
-        *images, sums, grams = Moments.apply(*images)
-        count = images[0].shape[0] * images[0].shape[2] * images[0].shape[3]
-        mean, variance = _statistics(points, sums, grams, count)
-        _track(norms, mean, variance, count)
-    else:
-        mean, variance = (statistic.view(len(kernels), -1) for statistic in running_statistics(norms))
-    repeated = list(images) * (len(kernels) // len(images))
-    return Folded(repeated, *_folded(points, mean, variance, norms, gates))
+    folded = fold_blocks([pixels(batch).unsqueeze(0) for batch in images], points, norms, gates, statistics)
+    batches = [
+        images_of(blocks.squeeze(0), batch) for blocks, batch in zip(folded.batches, images, strict=True)
+    ]
+    return Folded(batches * (len(kernels) // len(batches)), folded.matrices, folded.biases)
 
 
 def fold_blocks(
-    groups: Sequence[Tensor], points: Tensor, norms: Sequence[nn.BatchNorm2d], gates: Tensor | None
+    groups: Sequence[Tensor],
+    points: Tensor,
+    norms: Sequence[nn.BatchNorm2d],
+    gates: Tensor | None,
+    statistics: Statistics,
 ) -> Folded:
-    """Fold the convolutions `points` (r, o, c) of g groups of blocks (e, pixels, c); r is g times e.
+    """The same for the convolutions `points` (r, o, c) of g groups of blocks (e, pixels, c); r is g times e.
 
-    The matrices are (g, e, c, o), the biases (g, e, o).
+    The batches are the groups. In training mode the statistics get the batch's, in evaluation mode the
+    running ones stand in for them.
     """
+    eps = norms[0].eps
     if norms[0].training:
-        *groups, sums, grams = BlockMoments.apply(*groups)
+        *groups, matrices, biases, mean, variance = _Fold.apply(eps, points, gates, *groups)
+        statistics.add(norms, mean, variance)
+        return Folded(list(groups), matrices, biases)
+    mean, variance = (statistic.view(len(points), -1) for statistic in running_statistics(norms))
+    scale = _gated((variance + eps).rsqrt(), gates)
+    return Folded(list(groups), (points * scale[:, :, None]).transpose(1, 2), -mean * scale)
+
+
+def _gated(scale: Tensor, gates: Tensor | None) -> Tensor:
+    """(r, o) times the gates of the parts of the output."""
+    return scale if gates is None else (scale.view(len(gates), -1) * gates[:, None]).view_as(scale)
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What the folded convolutions are made of: mean (e, c) and covariance (e, c, c) of the pixels, and
+
+    points @ covariance (r, o, c), mean and variance (r, o) of the outputs, their scale without and with gate.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    through: Tensor
+    centre: Tensor
+    variance: Tensor
+    scale: Tensor
+    gated: Tensor
+
+    @staticmethod
+    def of(groups: Sequence[Tensor], points: Tensor, gates: Tensor | None, eps: float) -> "_Terms":
+        count, rows = groups[0].shape[1], len(points)
+        mean = torch.cat([blocks.sum(1) for blocks in groups]) / count
+        grams = torch.cat([torch.bmm(blocks.transpose(1, 2), blocks) for blocks in groups])
+        covariance = torch.baddbmm(grams, mean[:, :, None], mean[:, None, :], beta=1 / count, alpha=-1)
+        through = torch.bmm(points, covariance.expand(rows, -1, -1))
+        centre = torch.bmm(points, mean.expand(rows, -1)[:, :, None]).squeeze(2)
+        variance = (through * points).sum(2).clamp_min(0)
+        scale = (variance + eps).rsqrt()
+        return _Terms(mean, covariance, through, centre, variance, scale, _gated(scale, gates))
+
+    def folded(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The matrices (r, c, o) and biases (r, o)."""
+        return (points * self.gated[:, :, None]).transpose(1, 2), -self.centre * self.gated
+
+
+class _FoldContext(Context):
+    eps: float
+    terms: _Terms
+
+
+class _Fold(torch.autograd.Function):
+    """Hand the groups on, with matrices, biases, and the outputs' mean and unbiased variance.
+
+    Handing them on lets one backward pass add the gradients of both uses of the pixels.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: _FoldContext, eps: float, points: Tensor, gates: Tensor | None, *groups: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.eps, ctx.terms = eps, _Terms.of(groups, points, gates, eps)
+        ctx.save_for_backward(points, gates, *groups)
+        ctx.set_materialize_grads(False)
         count = groups[0].shape[1]
-        mean, variance = _statistics(points, sums.flatten(0, 1), grams.flatten(0, 1), count)
-        _track(norms, mean, variance, count)
-    else:
-        mean, variance = running_statistics(norms)
-    matrices, biases = _folded(points, mean, variance, norms, gates)
-    sizes = (len(groups), -1)
-    return Folded(list(groups), matrices.unflatten(0, sizes), biases.unflatten(0, sizes))
+        unbiased = ctx.terms.variance * (count / max(count - 1, 1))
+        ctx.mark_non_differentiable(ctx.terms.centre, unbiased)
+        return (*groups, *ctx.terms.folded(points), ctx.terms.centre, unbiased)
+
+    @staticmethod
+    def backward(ctx: _FoldContext, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        points, gates, *groups = ctx.saved_tensors
+        *handed_on, for_matrices, for_biases, _, _ = gradients
+        if for_matrices is None or for_biases is None:
+            return None, None, None, *handed_on
+        if torch.is_grad_enabled():
+            found = _differentiable_gradients(ctx, for_matrices, for_biases)
+            through = [_sum(pair) for pair in zip(handed_on, found[2:], strict=True)]
+            return None, found[0], found[1], *through
+        for_points, for_gates, curvature, slope = _gradients(
+            ctx.terms, points, gates, for_matrices.transpose(1, 2), for_biases
+        )
+        count, edges = groups[0].shape[1], groups[0].shape[0]
+        if len(curvature) > len(groups) * edges:  # all convolutions share the pixels
+            curvature, slope = curvature.sum(0, keepdim=True), slope.sum(0, keepdim=True)
+        constant = torch.baddbmm(
+            slope, curvature, ctx.terms.mean[:, :, None], beta=1 / count, alpha=-1 / count
+        )
+        parts = zip(
+            groups,
+            handed_on,
+            (curvature / count).split(edges),
+            constant.transpose(1, 2).split(edges),
+            ctx.needs_input_grad[3:],
+            strict=True,
+        )
+        for_groups = [_add_to(*part[:4]) if part[4] else None for part in parts]
+        return None, for_points, for_gates, *for_groups
 
 
-def _folded(
-    points: Tensor, mean: Tensor, variance: Tensor, norms: Sequence[nn.BatchNorm2d], gates: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    scale = (variance + norms[0].eps).rsqrt()
+def _gradients(
+    terms: _Terms, points: Tensor, gates: Tensor | None, for_matrices: Tensor, for_biases: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Of points and gates, of the covariance and its transpose together, and of the mean (r, c, 1)."""
+    for_gated = (for_matrices * points).sum(2).addcmul_(for_biases, terms.centre, value=-1)
+    for_gates = None
     if gates is not None:
-        scale = (scale.view(len(norms), -1) * gates[:, None]).view_as(scale)
-    return (points * scale[:, :, None]).transpose(1, 2), -mean * scale
+        for_gates = (for_gated * terms.scale).view(len(gates), -1).sum(1)
+    twice_for_variance = _gated(for_gated, gates) * terms.scale.pow(3).neg_()
+    for_centre = (for_biases * terms.gated).neg_()[:, :, None]
+    for_points = torch.baddbmm(
+        for_matrices * terms.gated[:, :, None], for_centre, terms.mean.expand(len(points), -1)[:, None, :]
+    ).addcmul_(twice_for_variance[:, :, None], terms.through)
+    transposed = points.transpose(1, 2)
+    curvature = torch.bmm(transposed, points * twice_for_variance[:, :, None])
+    return for_points, for_gates, curvature, torch.bmm(transposed, for_centre)
 
 
-def _statistics(points: Tensor, sums: Tensor, grams: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Mean and (biased) variance (r, o) of the convolutions' outputs."""
-    mean = sums / count
-    covariance = grams / count - mean[:, :, None] * mean[:, None, :]
-    variance = ((points @ covariance) * points).sum(2).clamp_min(0)
-    return (points @ mean[:, :, None]).squeeze(2), variance
+def _differentiable_gradients(
+    ctx: _FoldContext, for_matrices: Tensor, for_biases: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Of points, gates and groups, by torch."""
+    inputs = [tensor for tensor in ctx.saved_tensors if tensor is not None and tensor.requires_grad]
+    points, gates, *groups = ctx.saved_tensors
+    folded = _Terms.of(groups, points, gates, ctx.eps).folded(points)
+    found = iter(torch.autograd.grad(folded, inputs, (for_matrices, for_biases), create_graph=True))
+    return tuple(
+        next(found) if tensor is not None and tensor.requires_grad else None for tensor in ctx.saved_tensors
+    )
 
 
-def running_statistics(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
-    """Means and variances (r, o) of evaluation mode."""
-    return torch.stack(_buffers(norms, "running_mean")), torch.stack(_buffers(norms, "running_var"))
+def _sum(pair: tuple[Tensor | None, Tensor | None]) -> Tensor | None:
+    present = [part for part in pair if part is not None]
+    return sum(present[1:], present[0]) if present else None
 
 
-def _buffers(norms: Sequence[nn.BatchNorm2d], name: str) -> list[Tensor]:
-    return [norm.get_buffer(name) for norm in norms]
-
-
-def _track(norms: Sequence[nn.BatchNorm2d], mean: Tensor, variance: Tensor, count: int) -> None:
-    """Running variances are unbiased, as torch has them."""
-    unbiased = variance.detach() * (count / max(count - 1, 1))
-    means, variances = (statistic.view(len(norms), -1) for statistic in (mean.detach(), unbiased))
-    track(norms, list(means.unbind()), list(variances.unbind()))
-
-
-@torch.no_grad()
-def track(norms: Sequence[nn.BatchNorm2d], means: list[Tensor], variances: list[Tensor]) -> None:
-    """Move the running statistics of each normalisation towards the batch's."""
-    momentum = norms[0].momentum
-    assert momentum is not None
-    torch._foreach_lerp_(_buffers(norms, "running_mean"), means, momentum)
-    torch._foreach_lerp_(_buffers(norms, "running_var"), variances, momentum)
-    torch._foreach_add_(_buffers(norms, "num_batches_tracked"), 1)
+def _add_to(blocks: Tensor, gradient: Tensor | None, curvature: Tensor, constant: Tensor) -> Tensor:
+    if gradient is None:
+        return torch.baddbmm(constant, blocks, curvature)
+    return gradient.baddbmm_(blocks, curvature).add_(constant)

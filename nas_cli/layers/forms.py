@@ -8,6 +8,7 @@ from torch import Tensor
 from nas_cli.layers.depthwise import split_phases
 from nas_cli.layers.operations import shifted
 from nas_cli.layers.pointwise import images_of, pixels
+from nas_cli.layers.statistics import Statistics
 
 
 class Forms:
@@ -16,15 +17,16 @@ class Forms:
     `copies`: so many lie side by side where separable convolutions read them.
     """
 
-    def __init__(self, state: Tensor, copies: int = 1) -> None:
+    def __init__(self, state: Tensor, statistics: Statistics, copies: int = 1) -> None:
         self.state = state
+        self.statistics = statistics
         self.copies = copies
 
     @staticmethod
-    def of(state: Tensor) -> "Forms":
+    def of(state: Tensor, statistics: Statistics) -> "Forms":
         """In channels_last memory, and in full precision: batch statistics want that."""
         state = state if state.dtype == torch.float64 else state.float()
-        return Forms(state.contiguous(memory_format=torch.channels_last))
+        return Forms(state.contiguous(memory_format=torch.channels_last), statistics)
 
     @cached_property
     def rectified(self) -> Tensor:

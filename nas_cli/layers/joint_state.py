@@ -18,6 +18,7 @@ from nas_cli.layers.operations import Pool, SeparableConv, SeparableStack
 from nas_cli.layers.pointwise import images_of, pixels
 from nas_cli.layers.share import Share
 from nas_cli.layers.shared_state import SharedState, is_linear, linear_values, push_edges
+from nas_cli.layers.statistics import Statistics
 from nas_cli.supernet import Gate
 
 # So many channels a processor's vector instructions take at once, and no more: edges stay apart
@@ -37,12 +38,16 @@ class Edges:
 
 
 def push(
-    modules: Sequence[SharedState], states: Sequence[Tensor], gates: Sequence[Gate], num_targets: int
+    modules: Sequence[SharedState],
+    states: Sequence[Tensor],
+    gates: Sequence[Gate],
+    num_targets: int,
+    statistics: Statistics,
 ) -> list[list[Share]]:
     """What the edges of each state bring to their targets; a state's edges are ordered by target."""
     joint = _joint_candidates(modules, gates)
     with torch.autocast(states[0].device.type, enabled=False):
-        forms = [Forms.of(state) for state in states]
+        forms = [Forms.of(state, statistics) for state in states]
         shares = [[Share() for _ in gate.active] for gate in gates]
         if joint:
             values = _push_jointly(modules, forms, gates, joint, num_targets)
@@ -86,9 +91,7 @@ def _push_jointly(
     if linear:
         mixing = torch.stack([columns[k].sum(2) for k in linear], 2).flatten(1)
         total = _mix(mixing, _linear_images(modules, forms, linear))
-    stacks = [
-        (_on_all_edges(modules, k, edges), columns[k].flatten()) for k in candidates if k not in linear
-    ]
+    stacks = [(_on_all_edges(modules, k, edges), columns[k].flatten()) for k in candidates if k not in linear]
     if stacks:
         total = push_stacks(JointForms(forms, edges), stacks, total)
     assert total is not None
@@ -134,6 +137,10 @@ class JointForms:
         self.forms = forms
         self.edges = edges
         self.joined: dict[str, Tensor] = {}
+
+    @property
+    def statistics(self) -> Statistics:
+        return self.forms[0].statistics
 
     @property
     def side_by_side(self) -> bool:
@@ -204,10 +211,7 @@ class EdgeImages:
             return EdgeImages.side_by_side(depthwise_conv2d(images, joined, **settings), count)
         parts = [part.view(*self.size, channels).permute(0, 3, 1, 2) for part in self.blocks.unbind()]
         return EdgeImages.stacked(
-            [
-                depthwise_conv2d(part, weight, **settings)
-                for part, weight in zip(parts, weights, strict=True)
-            ]
+            [depthwise_conv2d(part, weight, **settings) for part, weight in zip(parts, weights, strict=True)]
         )
 
 
@@ -232,10 +236,10 @@ def push_stacks(
     repeated = [stack for stack in pending if len(stack.stages[0]) > 1]
     pending = [stack for stack in pending if len(stack.stages[0]) == 1]
     while repeated:
-        advanced = _next_stage(repeated)
+        advanced = _next_stage(repeated, forms.statistics)
         repeated = [stack for stack in advanced if len(stack.stages[0]) > 1]
         pending += [stack for stack in advanced if len(stack.stages[0]) == 1]
-    return _finish(pending, forms.edges, start)
+    return _finish(pending, forms, start)
 
 
 def _start(forms: JointForms, stacks: Sequence[SeparableStack], gates: Tensor) -> _Pending:
@@ -252,8 +256,8 @@ def _start(forms: JointForms, stacks: Sequence[SeparableStack], gates: Tensor) -
     return _Pending(images, split, stages, gates)
 
 
-def _next_stage(stacks: Sequence[_Pending]) -> list[_Pending]:
-    groups, matrices, biases = _fold(stacks, None)
+def _next_stage(stacks: Sequence[_Pending], statistics: Statistics) -> list[_Pending]:
+    groups, matrices, biases = _fold(stacks, None, statistics)
     advanced = []
     for pending, blocks, matrix, bias in zip(stacks, groups, matrices, biases, strict=True):
         rectified = EdgeImages(BlockAffineRelu.apply(matrix, bias, blocks), pending.images.size)
@@ -264,18 +268,21 @@ def _next_stage(stacks: Sequence[_Pending]) -> list[_Pending]:
 
 
 def _fold(
-    stacks: Sequence[_Pending], gates: Tensor | None
+    stacks: Sequence[_Pending], gates: Tensor | None, statistics: Statistics
 ) -> tuple[list[Tensor], tuple[Tensor, ...], tuple[Tensor, ...]]:
     layers = [edge[0] for pending in stacks for edge in pending.stages]
     points = stack([layer.pointwise.weight for layer in layers]).flatten(2)
     norms: list[nn.BatchNorm2d] = [layer.norm for layer in layers]
-    folded = fold_blocks([pending.images.blocks for pending in stacks], points, norms, gates)
-    return folded.images, folded.matrices.unbind(), folded.biases.unbind()
+    folded = fold_blocks([pending.images.blocks for pending in stacks], points, norms, gates, statistics)
+    edges = len(layers) // len(stacks)
+    return folded.batches, folded.matrices.split(edges), folded.biases.split(edges)
 
 
-def _finish(stacks: Sequence[_Pending], edges: Edges, start: Tensor | None) -> Tensor:
-    groups, matrices, biases = _fold(stacks, torch.cat([pending.gates for pending in stacks]))
-    num_sources = len(edges.sources)
+def _finish(stacks: Sequence[_Pending], forms: JointForms, start: Tensor | None) -> Tensor:
+    groups, matrices, biases = _fold(
+        stacks, torch.cat([pending.gates for pending in stacks]), forms.statistics
+    )
+    num_sources = len(forms.edges.sources)
     bias = torch.stack(biases).sum(0).unflatten(0, (-1, num_sources)).sum(1)
     split = [g for g, pending in enumerate(stacks) if pending.split]
     whole = [g for g, pending in enumerate(stacks) if not pending.split]

@@ -15,13 +15,14 @@ from nas_cli.layers.operations import FactorizedReduce, Pool, ReluConvBN, Separa
 from nas_cli.layers.partial_channels import edge_weights, pooled_to
 from nas_cli.layers.share import Product, Share, total
 from nas_cli.layers.shared_state import Group, SharedState, convolved, push, push_stacks
+from nas_cli.layers.statistics import Statistics
 from nas_cli.supernet import Gate
 
 
 class PartialState(SharedState):
     """PlainState's function and parameters; what passes by is summed and shuffled once a target."""
 
-    def forward(self, state: Tensor, gate: Gate) -> list[Share]:
+    def forward(self, state: Tensor, gate: Gate, statistics: Statistics) -> list[Share]:
         state = state if state.dtype == torch.float64 else state.float()
         channels = state.shape[1] // self.partial_channels
         seen, rest = (
@@ -30,15 +31,15 @@ class PartialState(SharedState):
         )
         passing = pooled_to(self.stride, rest)
         complete = all(len(active) == len(self.candidates) for active in gate.active)
-        shares = self._side_by_side(seen, gate) if complete else super().forward(seen, gate)
+        shares = (self._side_by_side if complete else super().forward)(seen, gate, statistics)
         for share, weight, active in zip(shares, edge_weights(gate), gate.active, strict=True):
             if active:
                 share.passing.append((weight, passing))
         return shares
 
-    def _side_by_side(self, seen: Tensor, gate: Gate) -> list[Share]:
+    def _side_by_side(self, seen: Tensor, gate: Gate, statistics: Statistics) -> list[Share]:
         with torch.autocast(seen.device.type, enabled=False):
-            forms = Forms(seen, copies=len(self.rows))
+            forms = Forms(seen, statistics, copies=len(self.rows))
             shares, joint = [Share() for _ in self.rows], Share()
             groups = self.groups(gate, shares, range(len(self.candidates)))
             stacks = [group for group in groups if isinstance(group.operations[0], SeparableStack)]
@@ -56,9 +57,12 @@ def _push_jointly(forms: Forms, group: Group, joint: Share) -> None:
     operation = group.operations[0]
     if isinstance(operation, FactorizedReduce):
         layers = [layer for layer in group.operations if isinstance(layer, FactorizedReduce)]
-        _push_normalised(forms.even_and_odd, [layer.kernel for layer in layers], layers, group.gates, joint)
+        _push_normalised(
+            forms, forms.even_and_odd, [layer.kernel for layer in layers], layers, group.gates, joint
+        )
     elif isinstance(operation, ReluConvBN) and operation.conv.kernel_size == (1, 1):
         _push_normalised(
+            forms,
             forms.rectified if operation.conv.stride == (1, 1) else forms.even,
             [layer.conv.weight for layer in group.operations if isinstance(layer, ReluConvBN)],
             group.operations,
@@ -69,7 +73,9 @@ def _push_jointly(forms: Forms, group: Group, joint: Share) -> None:
         joint.values.append(convolved(forms, group))
     elif isinstance(operation, Pool) and operation.norm is not None:
         pooled = operation.pool(forms.state)
-        _push_normalised(pooled, [_identity(pooled)] * len(group.gates), group.operations, group.gates, joint)
+        _push_normalised(
+            forms, pooled, [_identity(pooled)] * len(group.gates), group.operations, group.gates, joint
+        )
     elif isinstance(operation, Pool | nn.Identity):
         _push_scaled(
             operation.pool(forms.state) if isinstance(operation, Pool) else forms.state, group, joint
@@ -79,12 +85,17 @@ def _push_jointly(forms: Forms, group: Group, joint: Share) -> None:
 
 
 def _push_normalised(
-    images: Tensor, kernels: Sequence[Tensor], layers: Sequence[nn.Module], gates: list[Tensor], joint: Share
+    forms: Forms,
+    images: Tensor,
+    kernels: Sequence[Tensor],
+    layers: Sequence[nn.Module],
+    gates: list[Tensor],
+    joint: Share,
 ) -> None:
     """1x1 convolutions of the same images, one an edge, with their batch normalisations and gates."""
     norms = [norm for layer in layers if isinstance(norm := layer.norm, nn.BatchNorm2d)]
-    folded = fold([images], kernels, norms, torch.stack(gates))
-    joint.products.append(Product(folded.images[0], torch.cat(folded.matrices.unbind(), dim=1), False))
+    folded = fold([images], kernels, norms, torch.stack(gates), forms.statistics)
+    joint.products.append(Product(folded.batches[0], torch.cat(folded.matrices.unbind(), dim=1), False))
     joint.biases.append(folded.biases.flatten())
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from nas_cli.layers.operations import make_operation
 from nas_cli.layers.partial_channels import edge_weights, pooled_to, shuffle
 from nas_cli.layers.share import Share
+from nas_cli.layers.statistics import Statistics
 from nas_cli.supernet import Gate
 
 
@@ -43,8 +44,8 @@ class PlainState(nn.Module):
             for _ in range(num_edges)
         )
 
-    def forward(self, state: Tensor, gate: Gate) -> list[Share]:
-        """What each edge brings to its target."""
+    def forward(self, state: Tensor, gate: Gate, statistics: Statistics) -> list[Share]:
+        """What each edge brings to its target. Here batch normalisations keep their statistics themselves."""
         if self.partial_channels > 1:
             return self._partial(state, gate)
         return [Share(self._values(state, gate, row)) for row in range(len(self.rows))]

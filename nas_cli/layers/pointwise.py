@@ -36,43 +36,6 @@ def images_of(flat: Tensor, like: Tensor) -> Tensor:
     return flat.view(n, h, w, flat.shape[1]).permute(0, 3, 1, 2)
 
 
-class Moments(torch.autograd.Function):
-    """Hand the image batches on, with the sum (r, c) and the Gram matrix (r, c, c) of the pixels of each.
-
-    Handing them on lets one backward pass add the gradients of both uses.
-    """
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, *batches: Tensor) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(*batches)
-        ctx.set_materialize_grads(False)
-        flat = [pixels(images) for images in batches]
-        sums = torch.stack([matrix.sum(0) for matrix in flat])
-        grams = torch.stack([matrix.t().mm(matrix) for matrix in flat])
-        return (*batches, sums, grams)
-
-    @staticmethod
-    def backward(ctx: Context, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        *for_batches, for_sums, for_grams = gradients
-        if for_sums is None or for_grams is None:
-            return tuple(for_batches)
-        symmetric = for_grams + for_grams.transpose(1, 2)
-        results: list[Tensor | None] = []
-        for r, images in enumerate(ctx.saved_tensors):
-            if not ctx.needs_input_grad[r]:
-                results.append(None)
-                continue
-            handed_on = for_batches[r]
-            if handed_on is None:
-                total = torch.addmm(for_sums[r], pixels(images), symmetric[r])
-            elif torch.is_grad_enabled():
-                total = torch.addmm(pixels(handed_on), pixels(images), symmetric[r]) + for_sums[r]
-            else:
-                total = pixels(handed_on).addmm_(pixels(images), symmetric[r]).add_(for_sums[r])
-            results.append(images_of(total, images))
-        return tuple(results)
-
-
 class AffineRelu(torch.autograd.Function):
     """relu(images @ matrix + bias) for each of r image batches; matrices (r, c, o), biases (r, o)."""
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_cli.layers.depthwise import depthwise_conv2d, depthwise_convs
-from nas_cli.layers.folded_norm import Folded, fold, running_statistics, track
+from nas_cli.layers.folded_norm import Folded, fold
 from nas_cli.layers.forms import Forms, splits
 from nas_cli.layers.operations import (
     FactorizedReduce,
@@ -26,6 +26,7 @@ from nas_cli.layers.operations import (
 from nas_cli.layers.plain_state import PlainState
 from nas_cli.layers.pointwise import AffineRelu, images_of, pixels
 from nas_cli.layers.share import Product, Share
+from nas_cli.layers.statistics import Statistics, running_statistics
 from nas_cli.supernet import Gate
 
 
@@ -65,10 +66,14 @@ class SharedState(PlainState):
 
     plain = False
 
-    def forward(self, state: Tensor, gate: Gate) -> list[Share]:
+    def forward(self, state: Tensor, gate: Gate, statistics: Statistics) -> list[Share]:
         with torch.autocast(state.device.type, enabled=False):
             shares = [Share() for _ in gate.active]
-            push_edges(Forms.of(state), self.groups(gate, shares, range(len(self.candidates))), len(shares))
+            push_edges(
+                Forms.of(state, statistics),
+                self.groups(gate, shares, range(len(self.candidates))),
+                len(shares),
+            )
             return shares
 
     def groups(self, gate: Gate, shares: list[Share], candidates: Iterable[int]) -> list[Group]:
@@ -112,11 +117,11 @@ def push_stacks(forms: Forms, groups: Sequence[Group], joint: Share | None = Non
     repeated = [stack for stack in pending if len(stack.stages[0]) > 1]
     pending = [stack for stack in pending if len(stack.stages[0]) == 1]
     while repeated:
-        advanced = _next_stage(repeated)
+        advanced = _next_stage(repeated, forms.statistics)
         repeated = [stack for stack in advanced if len(stack.stages[0]) > 1]
         pending += [stack for stack in advanced if len(stack.stages[0]) == 1]
     if pending:
-        _finish_stacks(pending)
+        _finish_stacks(pending, forms.statistics)
 
 
 def _start_stacks(forms: Forms, group: Group, joint: Share | None) -> list[_Pending]:
@@ -142,9 +147,9 @@ def _start_stacks(forms: Forms, group: Group, joint: Share | None) -> list[_Pend
     ]
 
 
-def _next_stage(stacks: Sequence[_Pending]) -> list[_Pending]:
-    folded = _fold_stage(stacks, None)
-    rectified = AffineRelu.apply(folded.matrices, folded.biases, *folded.images)
+def _next_stage(stacks: Sequence[_Pending], statistics: Statistics) -> list[_Pending]:
+    folded = _fold_stage(stacks, None, statistics)
+    rectified = AffineRelu.apply(folded.matrices, folded.biases, *folded.batches)
     advanced = []
     for stack, images in zip(stacks, rectified, strict=True):
         stages = [stages[1:] for stages in stack.stages]
@@ -163,15 +168,17 @@ def _convolve(images: Tensor, stages: Sequence[tuple[SeparableConv, ...]]) -> Te
     )
 
 
-def _fold_stage(stacks: Sequence[_Pending], gates: Tensor | None) -> Folded:
+def _fold_stage(stacks: Sequence[_Pending], gates: Tensor | None, statistics: Statistics) -> Folded:
     norms = [norm for stack in stacks for norm in stack.norms]
-    return fold([stack.images for stack in stacks], [stack.kernel for stack in stacks], norms, gates)
+    images = [stack.images for stack in stacks]
+    return fold(images, [stack.kernel for stack in stacks], norms, gates, statistics)
 
 
-def _finish_stacks(stacks: Sequence[_Pending]) -> None:
-    folded = _fold_stage(stacks, torch.stack([gate for stack in stacks for gate in stack.gates]))
+def _finish_stacks(stacks: Sequence[_Pending], statistics: Statistics) -> None:
+    gates = torch.stack([gate for stack in stacks for gate in stack.gates])
+    folded = _fold_stage(stacks, gates, statistics)
     matrices, biases = folded.matrices.unbind(), folded.biases.unbind()
-    for stack, images, matrix, bias in zip(stacks, folded.images, matrices, biases, strict=True):
+    for stack, images, matrix, bias in zip(stacks, folded.batches, matrices, biases, strict=True):
         stack.share.products.append(Product(images, matrix, stack.split))
         stack.share.biases.append(bias)
 
@@ -186,16 +193,17 @@ class _Row:
     share: Share
 
 
-def _push_products(images: Sequence[Tensor], rows: Sequence[_Row]) -> None:
+def _push_products(images: Sequence[Tensor], rows: Sequence[_Row], statistics: Statistics) -> None:
     """`images`: one batch a row, or one that all rows share."""
     folded = fold(
         images,
         [row.kernel for row in rows],
         [row.norm for row in rows],
         torch.stack([row.gate for row in rows]),
+        statistics,
     )
     matrices, biases = folded.matrices.unbind(), folded.biases.unbind()
-    for row, batch, matrix, bias in zip(rows, folded.images, matrices, biases, strict=True):
+    for row, batch, matrix, bias in zip(rows, folded.batches, matrices, biases, strict=True):
         row.share.products.append(Product(batch, matrix, False))
         row.share.biases.append(bias)
 
@@ -212,7 +220,7 @@ def _push_factorized(forms: Forms, group: Group) -> None:
         for layer, gate, share in zip(group.operations, group.gates, group.shares, strict=True)
         if isinstance(layer, FactorizedReduce)
     ]
-    _push_products([forms.even_and_odd], rows)
+    _push_products([forms.even_and_odd], rows, forms.statistics)
 
 
 def _push_pointwise(forms: Forms, group: Group) -> None:
@@ -222,7 +230,7 @@ def _push_pointwise(forms: Forms, group: Group) -> None:
         _Row(layer.conv.weight, layer.norm, gate, share)
         for layer, gate, share in zip(layers, group.gates, group.shares, strict=True)
     ]
-    _push_products([images], rows)
+    _push_products([images], rows, forms.statistics)
 
 
 def _push_convolution(forms: Forms, group: Group) -> None:
@@ -236,14 +244,17 @@ def convolved(forms: Forms, group: Group) -> Tensor:
     conv, norms = layers[0].conv, [layer.norm for layer in layers]
     kernel = torch.cat([layer.conv.weight for layer in layers])
     images = F.conv2d(forms.rectified, kernel, None, conv.stride, conv.padding)
-    return _normalise(images, norms, torch.stack(group.gates).repeat_interleave(conv.out_channels))
+    scale = torch.stack(group.gates).repeat_interleave(conv.out_channels)
+    return _normalise(images, norms, scale, forms.statistics)
 
 
-def _normalise(images: Tensor, norms: Sequence[nn.BatchNorm2d], scale: Tensor) -> Tensor:
+def _normalise(
+    images: Tensor, norms: Sequence[nn.BatchNorm2d], scale: Tensor, statistics: Statistics
+) -> Tensor:
     """Normalise the channels of several edges, which lie side by side."""
     if norms[0].training:
         normalised, mean, variance = _normalise_and_measure(images, scale, norms[0].eps)
-        track(norms, list(mean.chunk(len(norms))), list(variance.chunk(len(norms))))
+        statistics.add(norms, mean, variance)
         return normalised
     mean, variance = running_statistics(norms)
     return F.batch_norm(images, mean.flatten(), variance.flatten(), scale, None, False, 0.0, norms[0].eps)
@@ -251,7 +262,7 @@ def _normalise(images: Tensor, norms: Sequence[nn.BatchNorm2d], scale: Tensor) -
 
 def _normalise_and_measure(images: Tensor, scale: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """With a momentum of 1 the running statistics are the batch's."""
-    mean, variance = images.new_zeros(images.shape[1]), images.new_zeros(images.shape[1])
+    mean, variance = images.new_zeros(2, images.shape[1]).unbind()
     return F.batch_norm(images, mean, variance, scale, None, True, 1.0, eps), mean, variance
 
 
@@ -292,5 +303,5 @@ def linear_values(forms: Forms, operations: Sequence[nn.Module]) -> list[Tensor]
     if not norms[0].training:
         return [norm(pooled) for norm in norms]
     normalised, mean, variance = _normalise_and_measure(pooled, None, norms[0].eps)
-    track(norms, [mean] * len(norms), [variance] * len(norms))
+    forms.statistics.add(norms, mean.repeat(len(norms)), variance.repeat(len(norms)))
     return [normalised] * len(norms)

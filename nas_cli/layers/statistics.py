@@ -1,0 +1,41 @@
+"""The running statistics of batch normalisations that others compute: one update for a whole cell."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Statistics:
+    """What a cell's batch normalisations saw of a batch, until `track` moves the running ones there."""
+
+    def __init__(self) -> None:
+        self.norms: list[nn.BatchNorm2d] = []
+        self.means: list[Tensor] = []
+        self.variances: list[Tensor] = []
+
+    def add(self, norms: Sequence[nn.BatchNorm2d], mean: Tensor, variance: Tensor) -> None:
+        """Of all norms' channels, one norm after the other; the variance unbiased, as torch has it."""
+        self.norms += norms
+        self.means.append(mean.flatten())
+        self.variances.append(variance.flatten())
+
+    @torch.no_grad()
+    def track(self) -> None:
+        if not self.norms:
+            return
+        momentum = self.norms[0].momentum
+        assert momentum is not None
+        sizes = [norm.num_features for norm in self.norms]
+        for name, parts in (("running_mean", self.means), ("running_var", self.variances)):
+            torch._foreach_lerp_(_buffers(self.norms, name), torch.cat(parts).split(sizes), momentum)
+        torch._foreach_add_(_buffers(self.norms, "num_batches_tracked"), 1)
+
+
+def running_statistics(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
+    """Means and variances (r, o) of evaluation mode."""
+    return torch.stack(_buffers(norms, "running_mean")), torch.stack(_buffers(norms, "running_var"))
+
+
+def _buffers(norms: Sequence[nn.BatchNorm2d], name: str) -> list[Tensor]:
+    return [norm.get_buffer(name) for norm in norms]
