@@ -39,7 +39,7 @@ class BlockAffineRelu(torch.autograd.Function):
         for_blocks = None
         if ctx.needs_input_grad[2]:
             for_blocks = _product(through, matrices.transpose(1, 2), like=blocks)
-        return torch.bmm(blocks.transpose(1, 2), through), through.sum(1), for_blocks
+        return torch.bmm(blocks.transpose(1, 2), through), sum_of_pixels(through), for_blocks
 
 
 class BlockMix(torch.autograd.Function):
@@ -140,6 +140,13 @@ def _product(blocks: Tensor, matrices: Tensor, like: Tensor) -> Tensor:
     if torch.is_grad_enabled():
         return torch.bmm(blocks, matrices)
     return torch.bmm(blocks, matrices, out=torch.empty_like(like))
+
+
+def sum_of_pixels(blocks: Tensor) -> Tensor:
+    """(e, c); by a product where the edges lie side by side, which reads them faster than a sum."""
+    if not lie_side_by_side(blocks):
+        return blocks.sum(1)
+    return (blocks.new_ones(1, blocks.shape[1]) @ blocks.transpose(0, 1).flatten(1)).view(len(blocks), -1)
 
 
 class Stack(torch.autograd.Function):
