@@ -1,7 +1,7 @@
 """Once-for-All: what its step costs, and what progressive shrinking buys.
 
     OMP_NUM_THREADS=1 python benchmarks/ofa.py [--rounds 5]
-    OMP_NUM_THREADS=1 python benchmarks/ofa.py [shrinking] [at_once] ... --images cifar10_20k.npz [--steps 1000]
+    OMP_NUM_THREADS=1 python benchmarks/ofa.py [shrinking] [at_once] ... --images cifar10_20k.npz [--steps N]
 
 The first: a step of four sub-networks of a network of MobileNetV3's size, batch 64 at 32 pixels, with and
 without the teacher, in CPU seconds at one thread; beside it the plain first-order DARTS step of
