@@ -1,7 +1,8 @@
 """Once-for-All: what its step costs, and what progressive shrinking buys.
 
     OMP_NUM_THREADS=1 python benchmarks/ofa.py [--rounds 5]
-    OMP_NUM_THREADS=1 python benchmarks/ofa.py [shrinking] [at_once] ... --images cifar10_20k.npz [--steps N]
+    OMP_NUM_THREADS=1 python benchmarks/ofa.py [shrinking] [at_once] ... --images cifar10_20k.npz
+        [--steps 1000] [--seed 0]
 
 The first: a step of four sub-networks of a network of MobileNetV3's size, batch 64 at 32 pixels, with and
 without the teacher, in CPU seconds at one thread; beside it the plain first-order DARTS step of
@@ -119,7 +120,7 @@ def measure_step(rounds: int) -> None:
 # What progressive shrinking buys
 
 
-def small_problem(path: str, num_steps: int) -> Problem:
+def small_problem(path: str, num_steps: int, seed: int) -> Problem:
     data = Npz(path=path).load()
     space = MobileNet(
         data.info,
@@ -137,7 +138,7 @@ def small_problem(path: str, num_steps: int) -> Problem:
         warmup_epochs=0.5,
         weight_decay=1e-4,
     )
-    return Problem(space, data, recipe, Trainer(device="cpu"), SupernetOptions(), seed=0)
+    return Problem(space, data, recipe, Trainer(device="cpu"), SupernetOptions(), seed=seed)
 
 
 def trained(problem: Problem, how: str) -> Ofa:
@@ -154,8 +155,8 @@ def trained(problem: Problem, how: str) -> Ofa:
     return ofa
 
 
-def measure_training(path: str, how: str, num_steps: int) -> None:
-    problem = small_problem(path, num_steps)
+def measure_training(path: str, how: str, num_steps: int, seed: int) -> None:
+    problem = small_problem(path, num_steps, seed)
     start = time.process_time()
     ofa = trained(problem, how)
     seconds = time.process_time() - start
@@ -181,13 +182,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", help="an .npz file of images; without one only the step is measured")
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0, help="of the supernet; the sub-networks are the same")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.images is None:
         measure_step(arguments.rounds)
         return
     for how in arguments.how:
-        measure_training(arguments.images, how, arguments.steps)
+        measure_training(arguments.images, how, arguments.steps, arguments.seed)
 
 
 if __name__ == "__main__":
