@@ -250,7 +250,7 @@ def _remove_empty(made: list[Path]) -> None:
 
 def _holds_work(folder: Path) -> bool:
     history = folder / "history.jsonl"
-    return (folder / "checkpoint.pt").exists() or (history.is_file() and history.stat().st_size > 0)
+    return any(folder.glob("checkpoint*.pt")) or (history.is_file() and history.stat().st_size > 0)
 
 
 def _as_told(error: Exception, folder: Path, command: str) -> Exception:

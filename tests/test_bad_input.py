@@ -403,6 +403,7 @@ def test_a_table_of_another_space_is_refused(refused: Refused) -> None:
 
 def test_a_damaged_checkpoint_is_told_with_the_remedy(refused: Refused) -> None:
     file = interrupted("shared") / "checkpoint.pt"
+    file.with_name("checkpoint.previous.pt").unlink(missing_ok=True)
     flipped = bytearray(file.read_bytes())
     flipped[len(flipped) // 2] ^= 1
     for damaged in (bytes(flipped), bytes(flipped[: len(flipped) // 2]), b""):
@@ -412,7 +413,8 @@ def test_a_damaged_checkpoint_is_told_with_the_remedy(refused: Refused) -> None:
 
 
 def test_after_its_damaged_checkpoint_is_removed_a_run_begins_anew() -> None:
-    (interrupted("shared") / "checkpoint.pt").unlink()
+    for checkpoint in interrupted("shared").glob("checkpoint*.pt"):
+        checkpoint.unlink()
     assert main(["search", "--resume", "shared"]) == 0
 
 

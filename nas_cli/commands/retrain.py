@@ -41,7 +41,7 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
     architecture = architecture_of(genotype, space)
     recipe = build(Recipe, config.recipe)
     network = _network(space, architecture, recipe, config.seed)
-    if config.weights is not None and not (resume and (folder / "checkpoint.pt").exists()):
+    if config.weights is not None and not (resume and any(folder.glob("checkpoint*.pt"))):
         load_weights(network, Path(config.weights), space, architecture)
     training = NetworkTraining(
         network, data.train, data.info, recipe=recipe, trainer=trainer, seed=config.seed

@@ -1,6 +1,8 @@
 """A run: one folder that holds everything one command read, did and found."""
 
 import hashlib
+import os
+import platform
 import shlex
 import time
 from collections.abc import Mapping
@@ -86,7 +88,7 @@ class Run:
         return run
 
     def __enter__(self) -> Self:
-        self._lock.acquire()
+        self._lock.acquire(self._holder)
         self._clock = time.monotonic()
         if self.resumed:
             self._write_status("running")
@@ -165,7 +167,17 @@ class Run:
 
     def load_checkpoint(self) -> dict[str, object] | None:
         """The last saved state, on the CPU; None where there is none. RunError: damaged, other settings."""
-        return checkpoint.load(self.path("checkpoint.pt"), self._fingerprint(), self.resume_command)
+        newest = self.path("checkpoint.pt")
+        loaded = checkpoint.load(newest, self._fingerprint(), self.resume_command)
+        if loaded is None:
+            return None
+        if loaded.path != newest:
+            self.log.warning(
+                f"{newest} is missing or damaged. The run goes on from the checkpoint before it; what was "
+                "done since then is done again."
+            )
+            loaded.path.replace(newest)
+        return loaded.state
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -184,7 +196,7 @@ class Run:
         return read_json(self.path(name))
 
     def status(self) -> dict[str, Json]:
-        """The content of status.json: command, status, start, end, seconds, peak memory, error."""
+        """The content of status.json: command, status, start, end, seconds, host, process, memory, error."""
         return read_status(self.folder)
 
     def _write_status(self, status: str, error: BaseException | None = None) -> None:
@@ -197,6 +209,8 @@ class Run:
             "start": self._start,
             "end": None if status == "running" else _now(),
             "seconds": round(self.seconds, 3),
+            "host": platform.node(),
+            "process": os.getpid(),
             "peak_memory_mb": peak_memory_mb(),
             "peak_gpu_memory_mb": peak_gpu_memory_mb(),
         }
@@ -206,6 +220,10 @@ class Run:
 
     def _fingerprint(self) -> str:
         return hashlib.blake2b(self.path("config.yaml").read_bytes(), digest_size=16).hexdigest()
+
+    def _holder(self) -> str:
+        status = self.status()
+        return f"process {status.get('process')} on {status.get('host')}, since {status['start']}"
 
     def _close_files(self) -> None:
         self._tensorboard.close()
