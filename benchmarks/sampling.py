@@ -83,6 +83,11 @@ def searching(folder: Path, num_evaluations: int) -> float:
     )
 
 
+def importing_torch() -> float:
+    code = "import resource, torch; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)"
+    return float(subprocess.check_output([sys.executable, "-c", code], text=True))
+
+
 def resuming(folder: Path) -> float:
     """The search in the folder is done: it goes on as one that was stopped before its last line."""
     status = json.loads((folder / "status.json").read_text())
@@ -95,6 +100,7 @@ def measure_memory() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as root:
         one, many = Path(root) / "one", Path(root) / "many"
         return {
+            "importing torch and nothing else": importing_torch(),
             "one evaluation": searching(one, 1),
             f"{MANY:,} evaluations": searching(many, MANY),
             f"resumed after {MANY:,}": resuming(many),
@@ -113,7 +119,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for name, megabytes in measure_memory().items():
-        print(f"nas search, random, {name}: {megabytes:,.0f} MB at its peak", flush=True)
+        print(f"memory, {name}: {megabytes:,.0f} MB at its peak", flush=True)
     for name in arguments.strategies:
         searches = Searches(name, arguments.evaluations)
         for how, run in (("in memory", searches.in_memory), ("with the history", searches.with_history)):

@@ -56,12 +56,9 @@ def test_a_limit_below_the_number_of_classes_is_refused() -> None:
 def test_digits_are_those_of_scikit_learn() -> None:
     values, labels = load_digits(return_X_y=True)
     data = Digits().load()
-    both = [
-        torch.cat(parts) for parts in zip(*(every(part) for part in (data.train, data.test)), strict=True)
-    ]
-    counts = np.bincount(labels)
-    assert both[1].bincount().tolist() == counts.tolist()
-    ours = np.sort(both[0].reshape(1797, 64).numpy(), axis=0)
+    pixels, classes = map(torch.cat, zip(every(data.train), every(data.test), strict=True))
+    assert classes.bincount().tolist() == np.bincount(labels).tolist()
+    ours = np.sort(pixels.reshape(1797, 64).numpy(), axis=0)
     assert np.array_equal(ours, np.sort(np.rint(values * 255 / 16).astype(np.uint8), axis=0))
 
 
