@@ -185,7 +185,9 @@ def test_a_folder_of_pictures_is_searched_on(mode: str, size: int, channels: int
     save_pictures(mode, size)
     space = ["space=darts", "space.num_cells=3", "space.channels=2", "space.num_nodes=1"]
     recipe = ["recipe=smoke", "recipe.epochs=1", "recipe.batch_size=4"]
-    run = search(Path("run"), *space, *recipe, "dataset=folder", "dataset.path=pictures")
+    run = search(
+        Path("run"), *space, *recipe, "dataset=folder", "dataset.path=pictures", "dataset.cache=cache"
+    )
     images = json.loads((run / "images.json").read_text())
     assert (images["channels"], images["size"], images["class_names"]) == (channels, size, ["cats", "dogs"])
 
