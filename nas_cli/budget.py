@@ -16,7 +16,7 @@ from nas_cli.data import ImageInfo
 from nas_cli.errors import ConfigError
 from nas_cli.latency import LatencyTable
 from nas_cli.space import SearchSpace
-from nas_cli.supernet import Supernet, SupernetOptions
+from nas_cli.supernet import Supernet
 
 TRIES = 100
 """How many samples in a row may be too expensive before a cheap architecture is varied instead."""
@@ -57,9 +57,9 @@ class CostMeter:
     """What architectures cost in `params`, `macs` or `latency_ms`; each distinct network is counted once."""
 
     def __init__(self, space: SearchSpace, info: ImageInfo, table: LatencyTable | None = None) -> None:
-        self.space, self.info, self.table = space, info, table
+        self.space, self.info = space, info
         self._counted: dict[tuple[str, Architecture], float] = {}
-        self._supernet: Supernet | None = None
+        self.predict = table.predictor(space) if table else None
 
     def cost(self, name: str, architecture: Architecture) -> float:
         key = name, self.space.canonical(architecture)
@@ -69,17 +69,11 @@ class CostMeter:
 
     def _count(self, name: str, architecture: Architecture) -> float:
         if name == "latency_ms":
-            assert self.table is not None
-            return self.table.predict(self._supernet_without_weights().gates_of(architecture))
+            assert self.predict is not None
+            return self.predict(architecture)
         with torch.device("meta"):
             network = self.space.build(architecture)
             return count_parameters(network) if name == "params" else multiply_adds(network, self.info)
-
-    def _supernet_without_weights(self) -> Supernet:
-        if self._supernet is None:
-            with torch.device("meta"):
-                self._supernet = self.space.build_supernet(SupernetOptions(form="side_by_side"))
-        return self._supernet
 
 
 @dataclass
