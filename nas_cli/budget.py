@@ -7,7 +7,7 @@ from functools import partial
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from nas_cli.architecture import Architecture
@@ -21,8 +21,24 @@ from nas_cli.supernet import Supernet
 TRIES = 100
 """How many samples in a row may be too expensive before a cheap architecture is varied instead."""
 
-Limit = Annotated[float, Field(gt=0)]
+
+def plain_number(value: object) -> object:
+    """For the annotation of a limit: pydantic says what it must be where it raises ValueError."""
+    if isinstance(value, str):
+        raise ValueError("a plain number such as 3e6, without a unit: latency_ms is in milliseconds")
+    return value
+
+
+Limit = Annotated[float, Field(gt=0), BeforeValidator(plain_number)]
 UNITS = {"params": "parameters", "macs": "multiply-adds", "latency_ms": "ms"}
+
+
+def told(costs: Mapping[str, float]) -> str:
+    """`12,345 parameters, 3.2 ms`."""
+    return ", ".join(
+        f"{cost:,.0f} {UNITS[name]}" if cost >= 1000 else f"{cost:.4g} {UNITS[name]}"
+        for name, cost in costs.items()
+    )
 
 
 class Budget:
@@ -61,6 +77,19 @@ class CostMeter:
         self._counted: dict[tuple[str, Architecture], float] = {}
         self.predict = table.predictor(space) if table else None
 
+    @staticmethod
+    def of(budget: Budget, space: SearchSpace, info: ImageInfo) -> "CostMeter":
+        """Reads the budget's latency table, where it has one."""
+        if budget.latency_table is None:
+            return CostMeter(space, info)
+        table = LatencyTable.read(budget.latency_table)
+        table.check(space, info, budget.latency_table)
+        return CostMeter(space, info, table)
+
+    def excess(self, architecture: Architecture, limits: Mapping[str, float]) -> float:
+        """The largest share of a limit that is used up."""
+        return max(self.cost(name, architecture) / limit for name, limit in limits.items())
+
     def cost(self, name: str, architecture: Architecture) -> float:
         key = name, self.space.canonical(architecture)
         if key not in self._counted:
@@ -89,11 +118,7 @@ class Affordable:
         """None where the budget limits nothing."""
         if not budget.limits:
             return None
-        table = None
-        if budget.latency_table is not None:
-            table = LatencyTable.read(budget.latency_table)
-            table.check(space, info, budget.latency_table)
-        return Affordable(CostMeter(space, info, table), budget.limits)
+        return Affordable(CostMeter.of(budget, space, info), budget.limits)
 
     def __post_init__(self) -> None:
         self.frugal = self._least(self._excess)
@@ -104,7 +129,7 @@ class Affordable:
             if least > limit:
                 raise ConfigError(
                     f"budget.{name}={limit:g}: no network of this space costs so little; the cheapest found "
-                    f"has {least:,.6g} {UNITS[name]}. Raise the budget, or make the space smaller."
+                    f"has {told({name: least})}. Raise the budget, or make the space smaller."
                 )
         raise ConfigError(
             f"budget: each limit can be met alone, but no network was found that meets {dict(self.limits)} "
@@ -118,8 +143,7 @@ class Affordable:
         return self._excess(architecture) <= 1.0
 
     def _excess(self, architecture: Architecture) -> float:
-        """The largest share of a limit that is used up."""
-        return max(self.meter.cost(name, architecture) / limit for name, limit in self.limits.items())
+        return self.meter.excess(architecture, self.limits)
 
     def _least(self, value: Callable[[Architecture], float]) -> Architecture:
         """The architecture of least value that changing one choice at a time leads to."""

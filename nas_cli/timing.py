@@ -35,9 +35,13 @@ class Conditions:
         return cls(name_of(device), device, threads, batch_size)
 
     @property
-    def text(self) -> str:
+    def where(self) -> str:
         threads = f", {self.threads} thread{'s' * (self.threads > 1)}" if self.device == "cpu" else ""
-        return f"{self.processor}{threads}, batch {self.batch_size}, {self.precision}"
+        return f"{self.processor}{threads}, {self.precision}"
+
+    @property
+    def text(self) -> str:
+        return f"{self.where}, batch {self.batch_size}"
 
 
 def name_of(device: str) -> str:

@@ -8,23 +8,21 @@ from omegaconf import DictConfig
 from scipy.stats import spearmanr
 
 from nas_cli.architecture import Json
-from nas_cli.commands.setup import plain
+from nas_cli.commands.setup import conditions_of, plain
 from nas_cli.config import build
 from nas_cli.data import Dataset, ImageInfo
 from nas_cli.latency import LatencyTable, measure_table, spread_over
 from nas_cli.progress import duration, print_table
 from nas_cli.run import Run
 from nas_cli.space import SearchSpace
-from nas_cli.timing import Conditions, measure_networks
-from nas_cli.trainer import Trainer
+from nas_cli.timing import measure_networks
 
 
 def run(config: DictConfig, folder: Path) -> None:
     """Write latency.json, and check.json with the prediction of networks it was not made from."""
     info = build(Dataset, config.dataset).describe()
     space = build(SearchSpace, config.space, info)
-    device = build(Trainer, config.trainer).device.type
-    conditions = Conditions.here(device, config.threads, config.batch_size)
+    conditions = conditions_of(config)
     run = Run.create(folder, "latency", plain(config))
     with run:
         table = measure_table(space, info, conditions)
