@@ -18,12 +18,13 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        before = int(torch.cuda.memory_allocated(device))
+        before: int = torch.cuda.memory_allocated(device)
         work()
         torch.cuda.synchronize(device)
         peak: int = torch.cuda.max_memory_allocated(device)
         return peak - before
-    with _Living() as living:
+    living = _Living()
+    with living:
         work()
     return living.peak
 
