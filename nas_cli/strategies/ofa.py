@@ -76,6 +76,7 @@ class Ofa(WeightSharingStrategy):
         )
         self.descent = PhasedDescent(self.descent, self.shrinking)
         self.images_per_step = problem.recipe.batch_size
+        self.num_scored = predictor_samples + num_finalists
         self.phase = 0
         self.teacher: Supernet | None = None
         self.teaching_gates: list[Gate] = []
@@ -89,6 +90,10 @@ class Ofa(WeightSharingStrategy):
         self.among_trained = PredictedEvolution(
             problem, evolution, predictor_samples=predictor_samples, num_finalists=num_finalists
         )
+
+    def kinds_of_steps(self) -> list[tuple[str, int, int]]:
+        phases = range(len(self.shrinking.phases))
+        return [(f"step of phase {phase + 1}", *self.shrinking.steps_of(phase)) for phase in phases]
 
     def batches(self, first: int, last: int) -> Iterator[tuple[Batch, Batch]]:
         """The architecture's part waits for the search."""

@@ -55,6 +55,7 @@ class OneShot(WeightSharingStrategy):
         super().__init__(problem)
         self.front = FrontOfHistory(problem, front_cost)
         self.sampling = sampling
+        self.num_scored = num_evaluations
         self.learns_paths = sampling in ("soft", "hard")
         if path_learning_rate and not self.learns_paths:
             raise ConfigError(
