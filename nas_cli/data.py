@@ -103,6 +103,10 @@ class Images:
     pixels: Tensor
     labels: Tensor
 
+    def __deepcopy__(self, memo: object) -> "Images":
+        """Nobody writes to them."""
+        return self
+
     @property
     def device(self) -> torch.device:
         return self.pixels.device

@@ -124,6 +124,10 @@ class StreamedImages:
     num_workers: int
     device: torch.device = CPU
 
+    def __deepcopy__(self, memo: object) -> "StreamedImages":
+        """Nobody writes to them."""
+        return self
+
     def __len__(self) -> int:
         return len(self.paths)
 
