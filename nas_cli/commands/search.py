@@ -25,6 +25,7 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
     strategy.check_evaluator(evaluator)
     run = Run.resume(folder, "search") if resume else Run.create(folder, "search", plain(config))
     with run:
+        run.log.debug(f"Searched on: {problem.trainer}")
         run.write_json("images.json", cast(Json, problem.data.info.to_json()))
         found = strategy.search(run, evaluator)
         found_by = _found_by(run, found, evaluator)
