@@ -2,9 +2,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/retrain.py [rounds]
 
-20 cells, 36 channels, auxiliary head, drop path, batch 32, 32 x 32 pixels. *Plain* is torch's own convolutions
-in contiguous memory; each further form adds one thing: the memory layout, the depthwise convolutions of
-`layers/depthwise.py`, bf16. CPU seconds at one thread, interleaved; peak memory of each in a process of its own.
+20 cells, 36 channels, auxiliary head, drop path, batch 32, 32 x 32 pixels. *Plain* is torch's own
+convolutions in contiguous memory; each further form adds one thing: the memory layout, the depthwise
+convolutions of `layers/depthwise.py`, bf16. CPU seconds at one thread, interleaved; peak memory of each in a
+process of its own.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/hours/retrain_precision.py cifar10_20k.npz [seeds]
 
-DARTS_V2 of 5 cells and 16 channels, 300 steps of 64 images (drop path, auxiliary head, cutout), then tested in
-its own precision. Under one seed the weights begin alike and see the same batches.
+DARTS_V2 of 5 cells and 16 channels, 300 steps of 64 images (drop path, auxiliary head, cutout), then tested
+in its own precision. Under one seed the weights begin alike and see the same batches.
 """
 
 import argparse
