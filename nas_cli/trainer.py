@@ -63,10 +63,10 @@ def _fast_precision(work: str, device: torch.device) -> Literal["fp32", "bf16"]:
 def computes_bf16_fast(device: torch.device) -> bool:
     """Whether it has instructions for bf16: of a CPU AVX512-BF16 or AMX, others only emulate it."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch can tell
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch can tell
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
