@@ -216,8 +216,7 @@ def test_every_gate_of_a_soft_supernet_gets_a_gradient(name: str) -> None:
 def all_of_a_step(supernet: Supernet, gates: list[Gate]) -> dict[str, Tensor]:
     """Logits, every gradient and the batch statistics after one pass, in float64."""
     supernet.double().train()
-    named = {f"gate {k}": gate.weights for k, gate in enumerate(gates) if gate.weights.requires_grad}
-    named |= dict(supernet.named_parameters())
+    named = {f"gate {k}": gate.weights for k, gate in enumerate(gates)} | dict(supernet.named_parameters())
     logits = supernet(images_of(image_info()).double(), gates)
     gradients = torch.autograd.grad(logits.square().sum(), list(named.values()), materialize_grads=True)
     return {"logits": logits, **dict(zip(named, gradients, strict=True)), **dict(supernet.named_buffers())}
@@ -235,10 +234,8 @@ def test_a_supernet_with_checkpoints_computes_the_same_and_counts_each_batch_onc
                 supernet = space.build_supernet(SupernetOptions(form=form, checkpoint=checkpoint))
             except UnsupportedError:
                 pytest.skip("this space has no such form")
-        weights = [torch.full(shape, 1 / shape[1]).double() for shape in supernet.gate_shapes]
-        gates = [Gate.soft(weight.requires_grad_()) for weight in weights]
-        if form == "elastic":
-            gates = supernet.gates_of(space.sample(random.Random(0)))
+        path = supernet.gates_of(space.sample(random.Random(0)))
+        gates = [Gate(gate.weights.double().requires_grad_(), gate.active) for gate in path]
         steps.append(all_of_a_step(supernet, gates))
     plain, checkpointed = steps
     for key, value in plain.items():
