@@ -11,6 +11,7 @@ from nas_cli.architecture import Architecture, Choice
 from nas_cli.data import ImageInfo
 from nas_cli.errors import ConfigError
 from nas_cli.layers.cell import CellPlan, DiscreteCell, Edge, SupernetCell, make_cell
+from nas_cli.layers.checkpointing import step_of
 from nas_cli.layers.operations import make_final_operation
 from nas_cli.layers.skeleton import Place, Skeleton, SkeletonNetwork, make_auxiliary_head, one_hot_gates
 from nas_cli.layers.stem import check_image_size
@@ -225,6 +226,7 @@ class NasnetSupernet(Supernet):
         super().__init__()
         options.form_of("side_by_side")
         self.space = space
+        self.checkpoint = options.checkpoint
         num_joined = {kind: len(space.joined_inputs(kind)) + len(space.nodes) for kind in KINDS}
         self.skeleton = space.make_skeleton(num_joined, affine=False)
         self.cells = nn.ModuleList(
@@ -245,7 +247,7 @@ class NasnetSupernet(Supernet):
         steps = [
             partial(
                 _joined_states,
-                cell=cell,
+                cell=step_of(cell, checkpointed=self.checkpoint),
                 joined_inputs=self.space.joined_inputs(place.kind),
                 gates=gates[self._gates_of_kind(place.kind)],
             )
