@@ -175,6 +175,11 @@ class SamplingStrategy(Strategy):
             yield Found(proposal.architecture, evaluation, proposal.fidelity)
             self.observe(proposal.architecture, evaluation)
 
+    def expected(self, evaluator: Evaluator) -> dict[int | None, float]:
+        """How many evaluations of each fidelity are to be expected; none where a budget ends the search."""
+        limit = self._limit(evaluator)
+        return {} if limit is None else {None: float(limit)}
+
     def _limit(self, evaluator: Evaluator) -> int | None:
         usual = self.usual_evaluations if evaluator.budget_seconds is None else None
         return self.num_evaluations or usual
@@ -223,6 +228,8 @@ class WeightSharingStrategy(Strategy, EpochWork):
 
     supernet: Supernet
     draws: torch.Generator
+    num_scored = 1
+    """How many architectures are scored with the trained weights to derive one."""
     path_weight = 1.0
     """What the gradient of each path is multiplied by before they are summed."""
 
@@ -246,7 +253,7 @@ class WeightSharingStrategy(Strategy, EpochWork):
         )
         self.epochs = recipe.epochs
         self.steps_per_epoch = recipe.steps_per_epoch or len(self.train_data)
-        self.images_per_step = 2 * size
+        self.batch_size, self.images_per_step = size, 2 * size
         self.descent = Descent(self.supernet.parameters(), recipe, self.epochs, self.steps_per_epoch)
         self.draws = stream(problem.seed, "paths", 0)
         self.train_tally, self.valid_tally = Tally(trainer.device), Tally(trainer.device)

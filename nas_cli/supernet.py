@@ -119,6 +119,10 @@ class Supernet(nn.Module, ABC):
             "Choose a space whose candidates stand side by side, such as space=darts."
         )
 
+    def final_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
+        """What `SearchSpace.build` has in place of each of `candidate_modules`: the same, or new ones."""
+        return self.candidate_modules(gate, row, candidate)
+
     def sort_channels(self, narrowest: int | None = None) -> None:
         """Bring the important ones first of the channels that narrower candidates share with wider ones.
 

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -251,6 +252,25 @@ def test_a_candidate_has_modules_of_its_own_or_a_reason(name: str) -> None:
             ids = {id(module) for module in supernet.candidate_modules(gate, row, candidate)}
             assert ids <= within - seen
             seen |= ids
+
+
+@every_space
+def test_a_candidates_final_modules_are_what_the_published_network_has(name: str) -> None:
+    space, supernet = trained_supernet(name)
+    if refusal_of(lambda: supernet.final_modules(0, 0, 0)):
+        return
+    architecture = space.sample(random.Random(2))
+    published = Counter(str(module) for module in space.build(architecture).modules())
+    picked = Counter(
+        str(module)
+        for k, gate in enumerate(supernet.gates_of(architecture))
+        for row, active in enumerate(gate.active)
+        for candidate in active
+        if supernet.candidates[k][candidate] != "none"
+        for module in supernet.final_modules(k, row, candidate)
+        if not isinstance(module, nn.Identity)
+    )
+    assert picked <= published
 
 
 @every_space

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nas_cli.layers.operations import make_final_operation
 from nas_cli.layers.partial_channels import PartialOperation, check_partial_channels
 from nas_cli.layers.partial_state import PartialState
 from nas_cli.layers.plain_state import PlainState
@@ -178,6 +179,11 @@ class SupernetCell(nn.Module):
         state = self.states[gate]
         assert isinstance(state, PlainState)
         return state.operation(row, candidate)
+
+    def final_operation(self, gate: int, row: int, candidate: int) -> nn.Module:
+        """What a final network has there: a new module, with learned scales and without norms after pools."""
+        edge = self.plan.edges_from(self.plan.sources[gate])[row]
+        return make_final_operation(self.plan.candidates[candidate], self.channels, edge.stride)
 
     def _copy(self, edge: Edge, pick: str) -> nn.Module:
         plan = self.plan

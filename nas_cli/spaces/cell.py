@@ -224,6 +224,11 @@ class TenOperationSupernet(Supernet):
         cells = cast(Iterable[NodeCell], self.cells)
         return [cell.operation(node, candidate) for cell in cells] if is_operation else []
 
+    def final_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
+        _, is_operation = divmod(gate, 2)
+        name, widths = self.candidates[gate][candidate], self.skeleton.cell_channels
+        return [_final_operation(name, channels) for channels in widths] if is_operation else []
+
     def gates_of(self, architecture: Architecture) -> list[Gate]:
         like = next(self.parameters())
         return [

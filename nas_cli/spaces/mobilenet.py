@@ -279,6 +279,12 @@ class SideBySideMobileNet(MobileNetSupernet):
     def candidate_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
         return [self.layers[gate].candidates[candidate]]
 
+    def final_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
+        (module,) = self.candidate_modules(gate, row, candidate)
+        if isinstance(module, InvertedResidual):
+            return [InvertedResidual(module.place, self.blocks[candidate])]
+        return [module]
+
     def gates_of(self, architecture: Architecture) -> list[Gate]:
         """The first layers of each stage are open, those beyond its depth skipped."""
         like, most = next(self.parameters()), self.space.depths[-1]

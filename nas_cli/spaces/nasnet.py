@@ -276,16 +276,20 @@ class NasnetSupernet(Supernet):
 
     def candidate_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
         """Of an operation one in each cell of its kind; joining takes none."""
-        kind = KINDS[gate // (len(self.gate_shapes) // len(KINDS))]
+        cells, source = self._under(gate)
+        return [cell.operation(source, row, candidate) for cell in cells]
+
+    def final_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
+        cells, source = self._under(gate)
+        return [cell.final_operation(source, row, candidate) for cell in cells]
+
+    def _under(self, gate: int) -> tuple[list[SupernetCell], int]:
+        """The cells that share a gate of operations, none for that of the join; its place in each."""
+        kind, source = divmod(gate, len(self.gate_shapes) // len(KINDS))
         if self.candidates[gate] == JOIN:
-            return []
-        first = self._gates_of_kind(kind).start
-        cells = cast(Iterable[SupernetCell], self.cells)
-        return [
-            cell.operation(gate - first, row, candidate)
-            for place, cell in zip(self.skeleton.places, cells, strict=True)
-            if place.kind == kind
-        ]
+            return [], source
+        cells = zip(self.skeleton.places, cast(Iterable[SupernetCell], self.cells), strict=True)
+        return [cell for place, cell in cells if place.kind == KINDS[kind]], source
 
     def _gates_of_kind(self, kind: str) -> slice:
         """The gates of the sources and, the last one, of the join."""
