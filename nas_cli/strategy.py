@@ -309,6 +309,8 @@ class WeightSharingStrategy(Strategy, EpochWork):
 
     def search(self, run: Run, evaluator: Evaluator) -> Found:
         self.log = run.log
+        if self.gate_weights() is not None:
+            run.write_json("gates.json", self._gate_names())
         run_epochs(self, run, "search")
         architecture = self.derive(run, evaluator)
         self._watch(architecture)
@@ -351,6 +353,7 @@ class WeightSharingStrategy(Strategy, EpochWork):
         record: dict[str, Json] = {**figures, "learning_rate": self.descent.learning_rate}
         if (weights := self.gate_weights()) is not None:
             record["gate_entropy"] = gate_entropy(weights)
+            record["gates"] = [[_rounded(row) for row in gate.tolist()] for gate in weights]
         if (architecture := self.current()) is None:
             return record
         shares = skip_shares(self.problem.space, architecture)
@@ -359,6 +362,13 @@ class WeightSharingStrategy(Strategy, EpochWork):
             **record,
             **{f"skip_share_{cell}": share for cell, share in shares.items()},
             "choices": dict(self.problem.space.options_of(architecture)),
+        }
+
+    def _gate_names(self) -> dict[str, Json]:
+        """What the `gates` of the metrics are of: a name for each row, and for each candidate of a gate."""
+        return {
+            "rows": [list(names) for names in self.supernet.row_names],
+            "candidates": [list(names) for names in self.supernet.candidates],
         }
 
     def _watch(self, architecture: Architecture) -> None:
@@ -383,6 +393,11 @@ class WeightSharingStrategy(Strategy, EpochWork):
         self.train_tally.load(cast(Tensor, state["train_tally"]))
         self.valid_tally.load(cast(Tensor, state["valid_tally"]))
         self.load_architecture_state(cast(State, state["architecture"]))
+
+
+def _rounded(row: list[float]) -> list[Json]:
+    """Four digits are enough for a picture, and keep the lines short."""
+    return [round(weight, 4) for weight in row]
 
 
 def _refuse_without_effect(recipe: Recipe) -> None:

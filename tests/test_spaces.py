@@ -197,6 +197,14 @@ def test_the_gates_of_an_architecture_have_the_shapes_the_supernet_says(name: st
 
 
 @every_space
+def test_every_row_of_a_gate_has_a_name_of_its_own(name: str) -> None:
+    supernet = trained_supernet(name)[1]
+    names = supernet.row_names
+    assert [len(rows) for rows in names] == [shape[0] for shape in supernet.gate_shapes]
+    assert len(set(sum(names, ()))) == sum(map(len, names))
+
+
+@every_space
 def test_a_cut_out_shares_no_weight_with_the_supernet(name: str) -> None:
     space, supernet = trained_supernet(name)
     network = supernet.cut_out(space.sample(random.Random(0)))

@@ -65,6 +65,16 @@ class CellPlan:
                 arriving.setdefault((edge.target, edge.slot), []).append((gate, row))
         return tuple(tuple(arriving[place]) for place in sorted(arriving))
 
+    def row_names(self, kind: str) -> tuple[tuple[str, ...], ...]:
+        """`normal.0-2` for the edge of that kind of cell from state 0 to state 2; a slot beyond 0 is named."""
+        return tuple(
+            tuple(
+                f"{kind}.{edge.source}-{edge.target}" + (f" slot {edge.slot}" if edge.slot else "")
+                for edge in self.edges_from(source)
+            )
+            for source in self.sources
+        )
+
     @property
     def stride(self) -> int:
         """The inputs are this much larger than the nodes."""

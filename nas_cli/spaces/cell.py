@@ -215,6 +215,12 @@ class TenOperationSupernet(Supernet):
         logits, _ = self.skeleton(images, steps)
         return logits
 
+    @property
+    def row_names(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(
+            (f"{kind}.node{node}",) for node in self.space.plan.nodes for kind in ("input", "operation")
+        )
+
     def candidate_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
         """Those of an operation; a state that a node may read costs nothing by itself."""
         node, is_operation = divmod(gate, 2)

@@ -251,6 +251,10 @@ class DartsSupernet(Supernet):
             for group in self.space.plans[kind].row_groups
         )
 
+    @property
+    def row_names(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(names for kind in KINDS for names in self.space.plans[kind].row_names(kind))
+
     def candidate_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
         cells, source = self._under(gate)
         return [cell.operation(source, row, candidate) for cell in cells]

@@ -187,6 +187,10 @@ class MacroSupernet(Supernet):
         masks = torch.tensor([[channel < width for channel in range(widest)] for width in space.widths])
         self.register_buffer("masks", masks.float(), persistent=False)
 
+    @property
+    def row_names(self) -> tuple[tuple[str, ...], ...]:
+        return tuple((name,) for name in self.gate_names)
+
     def forward(self, images: Tensor, gates: Sequence[Gate]) -> Tensor:
         depths, *stage_gates = (active_weights(gate) for gate in gates)
         state = images

@@ -218,6 +218,10 @@ class NasBench201Supernet(Supernet):
     def row_groups(self) -> tuple[tuple[tuple[int, int], ...], ...]:
         return PLAN.row_groups
 
+    @property
+    def row_names(self) -> tuple[tuple[str, ...], ...]:
+        return PLAN.row_names("cell")
+
     def candidate_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
         return [cell.operation(gate, row, candidate) for cell in cast(Iterable[SupernetCell], self.cells)]
 

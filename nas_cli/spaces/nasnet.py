@@ -267,6 +267,15 @@ class NasnetSupernet(Supernet):
             groups += [((first + len(plan.sources), row),) for row in range(plan.num_nodes)]
         return tuple(groups)
 
+    @property
+    def row_names(self) -> tuple[tuple[str, ...], ...]:
+        """The rows of a kind's last gate are the nodes that may be joined."""
+        names: list[tuple[str, ...]] = []
+        for kind in KINDS:
+            names += self.space.plans[kind].row_names(kind)
+            names.append(tuple(f"{kind}.join {node}" for node in self.space.nodes))
+        return tuple(names)
+
     def candidate_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
         """Of an operation one in each cell of its kind; joining takes none."""
         cells, source = self._under(gate)
