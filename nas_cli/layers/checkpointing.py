@@ -38,5 +38,8 @@ class _Checkpointed:
 
         # Nothing in a supernet draws from torch's global generator.
         return cast(
-            object, checkpoint(compute, *arguments, use_reentrant=False, preserve_rng_state=False, **named)
+            object,
+            checkpoint(  # type: ignore[call-overload]
+                compute, *arguments, use_reentrant=False, preserve_rng_state=False, **named
+            ),
         )

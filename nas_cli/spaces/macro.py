@@ -225,7 +225,8 @@ class MacroSupernet(Supernet):
             ends[end] = ends[end] + weight if end in ends else weight
         layers, states = cast(nn.ModuleList, self.stages[stage]), [state]
         for layer in layers[: max(ends)]:
-            states.append(step_of(layer, checkpointed=self.checkpoint)(states[-1], scales))
+            step = step_of(layer, checkpointed=self.checkpoint)
+            states.append(cast(Tensor, step(states[-1], scales)))
         weighed = [weight * states[end] for end, weight in ends.items()]
         return sum(weighed[1:], weighed[0])
 

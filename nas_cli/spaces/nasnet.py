@@ -1,6 +1,6 @@
 """NASNet's cells (Zoph, Vasudevan, Shlens and Le 2018, arXiv:1707.07012): two cells of blocks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, cast
 
@@ -348,11 +348,15 @@ def _gate_shapes(plan: CellPlan) -> list[tuple[int, int]]:
 
 
 def _joined_states(
-    inputs: list[Tensor], *, cell: nn.Module, joined_inputs: Sequence[int], gates: Sequence[Gate]
+    inputs: list[Tensor],
+    *,
+    cell: Callable[..., object],
+    joined_inputs: Sequence[int],
+    gates: Sequence[Gate],
 ) -> list[Tensor]:
     """The inputs that the cell joins, and all its blocks, each scaled by its row of the last gate."""
     *mixing, join = gates
-    nodes = cell(inputs, mixing)
+    nodes = cast(list[Tensor], cell(inputs, mixing))
     scales = join.weights.unbind()
     scaled = [
         scale * node if active else node.new_zeros(()).expand_as(node)
