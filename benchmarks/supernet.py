@@ -5,9 +5,9 @@
 A step is the weights' pass (all gradients a strategy needs for them) and the architecture's pass; a sampled
 path has no architecture's pass. *plain* computes every candidate by its definition, in contiguous memory,
 with all gradients in both passes, as the public implementations do; *plain, channels_last* the same in the
-faster memory layout; *fast* is what `nas search` runs. Same weights, same function. CPU seconds at one
-thread, interleaved; peak memory of each in a process of its own; the operations of one weights' pass, a
-figure that no noisy machine can blur; `limit.py` says what the limit is.
+faster memory layout; *fast* is what `nas search` runs, its allocator included. Same weights, same function.
+Each form is a process of its own, and they take turns: CPU seconds at one thread, peak memory, the operations
+of one weights' pass, a figure that no noisy machine can blur; `step_limit.py` says what the limit is.
 """
 
 import argparse
@@ -16,15 +16,18 @@ import resource
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from limit import cpu_seconds, measure_limit
-from operations import count_operations
+from operations import Operations, count_operations
+from step_limit import limit_of
 from torch import Tensor
 
+from nas_cli.allocator import settle_allocator
 from nas_cli.data import ImageInfo
 from nas_cli.seeds import seeded, stream
 from nas_cli.space import SearchSpace
@@ -123,76 +126,109 @@ class Step:
         return F.cross_entropy(self.supernet(self.images, gates), self.labels)
 
 
+class Contestant:
+    """A form in a process of its own, which runs the passes of a step when it is asked to."""
+
+    def __init__(self, case: str, form: str, batch: int) -> None:
+        command = [sys.executable, __file__, "--case", case, "--batch", str(batch), "--serve", form]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.ask("0")  # it warms up
+
+    def ask(self, question: str) -> list[float]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(question + "\n")
+        self.process.stdin.flush()
+        return [float(word) for word in self.process.stdout.readline().split()]
+
+    def seconds(self, draw: int) -> list[float]:
+        """CPU seconds of each pass."""
+        return self.ask(str(draw))
+
+    def operations(self) -> Operations:
+        return Operations(*map(int, self.ask("operations")))
+
+    def peak_memory(self) -> float:
+        """GiB."""
+        return self.ask("memory")[0]
+
+
+def serve(step: Step) -> None:
+    for line in sys.stdin:
+        if line.strip() == "operations":
+            found = count_operations(step.weights_pass)
+            say(f"{found.dispatched} {found.views} {found.leaves} {found.computing}")
+        elif line.strip() == "memory":
+            say(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
+        else:
+            say(" ".join(str(cpu_seconds(partial(run, int(line)))) for run in step.passes.values()))
+
+
+def cpu_seconds(run: Callable[[], object]) -> float:
+    started = time.process_time()
+    run()
+    return time.process_time() - started
+
+
 def say(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
-def measure(steps: dict[str, Step], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """CPU seconds by form and pass, a round a sample."""
-    seconds: dict[str, dict[str, list[float]]] = {form: {} for form in steps}
-    for draw in range(rounds):
-        for form, step in steps.items():
-            for name, run in step.passes.items():
-                seconds[form].setdefault(name, []).append(cpu_seconds(lambda run=run, draw=draw: run(draw)))
-    return seconds
-
-
-def peak_memory(case: str, form: str, batch: int) -> float:
-    """GiB, of a process that does two steps of that form. Linux counts the parent's peak in: ask first."""
-    command = [sys.executable, __file__, "--case", case, "--memory-of", form, "--batch", str(batch)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def print_memory(step: Step) -> None:
-    for draw in range(2):
-        for run in step.passes.values():
-            run(draw)
-    say(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
-
-
-def summary(values: list[float]) -> str:
+def summary(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f}, n={len(values)})"
 
 
-def report(name: str, rounds: int, batch: int) -> None:
-    case = CASES[name]
-    memory = {form: peak_memory(name, form, batch) for form in FORMS}
-    steps = {form: Step(case, form, batch) for form in FORMS}
-    losses = {form: step.weights_pass().item() for form, step in steps.items()}  # it warms up too
-    seconds = measure(steps, rounds)
+def report(name: str, forms: Sequence[str], rounds: int, batch: int) -> None:
     say(f"\n{name}, batch {batch}")
-    for form, step in steps.items():
-        operations = count_operations(step.weights_pass)
-        passes = ", ".join(f"{name} {summary(values)}" for name, values in seconds[form].items())
-        say(f"  {form}: loss {losses[form]:.6f}, {memory[form]:.2f} GiB, CPU seconds: {passes}")
-        say(f"    operations of a weights' pass: {operations}")
-    wholes = {form: [sum(parts) for parts in zip(*seconds[form].values(), strict=True)] for form in FORMS}
-    for form in FORMS[:-1]:
-        ratios = [slow / fast for slow, fast in zip(wholes[form], wholes["fast"], strict=True)]
+    contestants = {form: Contestant(name, form, batch) for form in forms}
+    seconds = {
+        draw: {form: process.seconds(draw) for form, process in contestants.items()} for draw in range(rounds)
+    }
+    for form, process in contestants.items():
+        passes = zip(*(found[form] for found in seconds.values()), strict=True)
+        say(f"  {form}: {process.peak_memory():.2f} GiB, CPU seconds: {', '.join(map(summary, passes))}")
+        say(f"    operations of a weights' pass: {process.operations()}")
+        process.process.kill()
+    for form in forms[:-1]:
+        ratios = [sum(found[form]) / sum(found["fast"]) for found in seconds.values()]
         say(f"  a whole step, {form} / fast: {summary(ratios)}")
-    limit = measure_limit(steps["plain"].supernet, lambda: steps["plain"].loss(0, detached=True))
-    of_limit = [value / limit.seconds for value in seconds["fast"]["weights"]]
-    say(f"  limit of a weights' pass: {limit.seconds:.2f} s, {1e3 * limit.seconds / batch:.1f} ms an image")
-    say(f"    {limit.gigaflop / batch:.2f} GFLOP an image; {limit.convolutions:.2f} s + {limit.copies:.2f} s")
-    say(f"  fast / limit: {summary(of_limit)}")
+    report_limit(name, [found["fast"][0] for found in seconds.values()], batch)
+
+
+def report_limit(name: str, seconds: Sequence[float], batch: int) -> None:
+    """Of a forward pass and all its gradients but the images': a few images are enough."""
+    images = min(batch, 16)
+    step = Step(CASES[name], "plain", images)
+    limit = limit_of(step.weights_pass)
+    scale = batch / images
+    say(
+        f"  limit of a weights' pass: {scale * limit.seconds:.2f} s, {1e3 * limit.seconds / images:.1f} ms an image"
+    )
+    say(
+        f"    {limit.gigaflop / images:.2f} GFLOP an image; copies are {limit.copies / limit.seconds:.0%} of the time"
+    )
+    say(f"  fast / limit: {summary([value / limit.seconds / scale for value in seconds])}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("rounds", type=int, nargs="?", default=5)
     parser.add_argument("--case", choices=CASES, action="append")
+    parser.add_argument("--form", choices=FORMS, action="append")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--memory-of", choices=FORMS, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=FORMS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cases = arguments.case or list(CASES)
-    if arguments.memory_of:
-        print_memory(Step(CASES[cases[0]], arguments.memory_of, arguments.batch))
+    if arguments.serve:
+        if arguments.serve == "fast":
+            settle_allocator()
+        serve(Step(CASES[cases[0]], arguments.serve, arguments.batch))
         return
     say(f"torch {torch.__version__}, {platform.machine()}, one thread")
     for name in cases:
-        report(name, arguments.rounds, arguments.batch)
+        report(name, arguments.form or FORMS, arguments.rounds, arguments.batch)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas_cli.architecture import Architecture, Choice
+from nas_cli.errors import ConfigError
 from nas_cli.seeds import seeded
 from nas_cli.training import State
 
@@ -187,3 +188,30 @@ class ProximalPolicy(Reinforce):
         for _ in range(self.num_epochs):
             log_probabilities, entropies = self.controller.read(picks)
             self._descend(clipped_loss(log_probabilities, old, advantages, self.clip), entropies)
+
+
+def make_policy(
+    controller: Controller,
+    algorithm: Literal["reinforce", "ppo"],
+    *,
+    learning_rate: float,
+    baseline_decay: float,
+    entropy_weight: float,
+    ppo_clip: float | None,
+    ppo_epochs: int | None,
+) -> Reinforce:
+    """The settings of PPO are None for 0.2 and 4. Raises ConfigError where REINFORCE is given them."""
+    learning = {
+        "learning_rate": learning_rate,
+        "baseline_decay": baseline_decay,
+        "entropy_weight": entropy_weight,
+    }
+    if algorithm == "ppo":
+        return ProximalPolicy(controller, **learning, clip=ppo_clip or 0.2, num_epochs=ppo_epochs or 4)
+    for name, value in {"ppo_clip": ppo_clip, "ppo_epochs": ppo_epochs}.items():
+        if value is not None:
+            raise ConfigError(
+                f"strategy.{name}={value} has no effect on strategy.algorithm=reinforce. "
+                "Leave it out, or set strategy.algorithm=ppo."
+            )
+    return Reinforce(controller, **learning)

@@ -96,7 +96,12 @@ def test_a_folder_that_holds_a_run_is_never_overwritten(folder: Path) -> None:
 def test_two_runs_cannot_work_in_one_folder(folder: Path) -> None:
     with Run.create(folder, "search", CONFIG):
         second = Run.resume(folder, "search")
-        with pytest.raises(RunError, match="Another process works in"), second:
+        with (
+            pytest.raises(
+                RunError, match=rf"Another process works in .*: process {os.getpid()} on .*, since 20"
+            ),
+            second,
+        ):
             pass
 
 
@@ -347,6 +352,40 @@ def test_a_damaged_checkpoint_is_a_sentence_with_a_remedy(saved: Run, damage: st
         saved.load_checkpoint()
 
 
+@pytest.mark.parametrize("damage", [b"", b"hello", None])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    saved: Run, damage: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved.save_checkpoint({"epoch": 4})
+    newest = saved.path("checkpoint.pt")
+    newest.unlink() if damage is None else newest.write_bytes(damage)
+    for _ in range(2):  # the one before is then the newest
+        state = saved.load_checkpoint()
+        assert state is not None
+        assert state["epoch"] == 3
+    assert capsys.readouterr().err.count("goes on from the checkpoint before it") == 1
+
+
+def test_two_damaged_checkpoints_are_named(saved: Run) -> None:
+    saved.save_checkpoint({"epoch": 4})
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        saved.path(name).write_bytes(b"hello")
+    with pytest.raises(RunError, match=r"checkpoint\.pt and .*checkpoint\.previous\.pt are damaged"):
+        saved.load_checkpoint()
+
+
+def test_a_crash_between_the_renames_of_a_checkpoint_loses_nothing_saved_before(
+    saved: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", crash)
+        with pytest.raises(KeyboardInterrupt):
+            saved.save_checkpoint({"epoch": 4})
+    state = saved.load_checkpoint()
+    assert state is not None
+    assert state["epoch"] == 3
+
+
 def test_a_checkpoint_of_other_settings_is_refused(saved: Run) -> None:
     config = saved.path("config.yaml")
     config.write_text(config.read_text().replace("seed: 7", "seed: 8"))
@@ -364,6 +403,19 @@ def test_a_value_that_could_not_be_loaded_is_refused_on_saving(saved: Run) -> No
     with pytest.raises(TypeError, match=r"state\['rng'\]\[0\] is of <class 'object'>"):
         saved.save_checkpoint({"rng": [object()]})
     assert saved.load_checkpoint() is not None
+
+
+# Memory
+
+
+def test_no_memory_left_is_a_sentence_with_remedies(folder: Path) -> None:
+    with (
+        pytest.raises(TrainingError, match=r"no memory left .*recipe\.batch_size.*--resume") as caught,
+        Run.create(folder, "search", CONFIG),
+    ):
+        torch.empty(2**50)
+    assert "can't allocate memory" in str(caught.value.__cause__)
+    assert "no memory left" in str(Run.open(folder).status()["error"])
 
 
 # The log

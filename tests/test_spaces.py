@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -196,6 +197,14 @@ def test_the_gates_of_an_architecture_have_the_shapes_the_supernet_says(name: st
 
 
 @every_space
+def test_every_row_of_a_gate_has_a_name_of_its_own(name: str) -> None:
+    supernet = trained_supernet(name)[1]
+    names = supernet.row_names
+    assert [len(rows) for rows in names] == [shape[0] for shape in supernet.gate_shapes]
+    assert len(set(sum(names, ()))) == sum(map(len, names))
+
+
+@every_space
 def test_a_cut_out_shares_no_weight_with_the_supernet(name: str) -> None:
     space, supernet = trained_supernet(name)
     network = supernet.cut_out(space.sample(random.Random(0)))
@@ -211,6 +220,35 @@ def test_every_gate_of_a_soft_supernet_gets_a_gradient(name: str) -> None:
     logits = supernet(images_of(image_info()), [Gate.soft(weight) for weight in weights])
     gradients = torch.autograd.grad(logits.square().sum(), weights)
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+def all_of_a_step(supernet: Supernet, gates: list[Gate]) -> dict[str, Tensor]:
+    """Logits, every gradient and the batch statistics after one pass, in float64."""
+    supernet.double().train()
+    named = {f"gate {k}": gate.weights for k, gate in enumerate(gates)} | dict(supernet.named_parameters())
+    logits = supernet(images_of(image_info()).double(), gates)
+    gradients = torch.autograd.grad(logits.square().sum(), list(named.values()), materialize_grads=True)
+    return {"logits": logits, **dict(zip(named, gradients, strict=True)), **dict(supernet.named_buffers())}
+
+
+@every_space
+@pytest.mark.parametrize("form", ["side_by_side", "elastic"])
+def test_a_supernet_with_checkpoints_computes_the_same_and_counts_each_batch_once(
+    name: str, form: Form
+) -> None:
+    space, steps = make_space(name), []
+    for checkpoint in (False, True):
+        with seeded(1, name):
+            try:
+                supernet = space.build_supernet(SupernetOptions(form=form, checkpoint=checkpoint))
+            except UnsupportedError:
+                pytest.skip("this space has no such form")
+        path = supernet.gates_of(space.sample(random.Random(0)))
+        gates = [Gate(gate.weights.double().requires_grad_(), gate.active) for gate in path]
+        steps.append(all_of_a_step(supernet, gates))
+    plain, checkpointed = steps
+    for key, value in plain.items():
+        torch.testing.assert_close(checkpointed[key], value, atol=1e-12, rtol=1e-12, msg=key)
 
 
 @every_space
@@ -243,6 +281,25 @@ def test_a_candidate_has_modules_of_its_own_or_a_reason(name: str) -> None:
             ids = {id(module) for module in supernet.candidate_modules(gate, row, candidate)}
             assert ids <= within - seen
             seen |= ids
+
+
+@every_space
+def test_a_candidates_final_modules_are_what_the_published_network_has(name: str) -> None:
+    space, supernet = trained_supernet(name)
+    if refusal_of(lambda: supernet.final_modules(0, 0, 0)):
+        return
+    architecture = space.sample(random.Random(2))
+    published = Counter(str(module) for module in space.build(architecture).modules())
+    picked = Counter(
+        str(module)
+        for k, gate in enumerate(supernet.gates_of(architecture))
+        for row, active in enumerate(gate.active)
+        for candidate in active
+        if supernet.candidates[k][candidate] != "none"
+        for module in supernet.final_modules(k, row, candidate)
+        if not isinstance(module, nn.Identity)
+    )
+    assert picked <= published
 
 
 @every_space

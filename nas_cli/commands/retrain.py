@@ -6,6 +6,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from nas_cli import preflight
 from nas_cli.architecture import Architecture, Genotype, Json, read_genotype
 from nas_cli.commands.setup import (
     architecture_of,
@@ -35,20 +36,26 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
     """Retrain in a run folder; with `resume`, go on with the training that it holds."""
     kept = folder / "genotype.json"
     genotype = read_genotype(str(kept) if resume and kept.exists() else config.genotype)
-    trainer = build(Trainer, config.trainer)
+    trainer = build(Trainer, config.trainer, "retrain")
     data = load_images(config, trainer)
     space = build(SearchSpace, config.space, data.info)
     architecture = architecture_of(genotype, space)
     recipe = build(Recipe, config.recipe)
     network = _network(space, architecture, recipe, config.seed)
-    if config.weights is not None and not (resume and (folder / "checkpoint.pt").exists()):
+    if config.weights is not None and not (resume and any(folder.glob("checkpoint*.pt"))):
         load_weights(network, Path(config.weights), space, architecture)
     training = NetworkTraining(
         network, data.train, data.info, recipe=recipe, trainer=trainer, seed=config.seed
     )
     cost = published_cost(space, architecture, data.info)
+    expectation = None
+    if config.preflight and not resume:
+        room = preflight.room_of(plain(config), trainer.device, folder)
+        expectation = preflight.of_training(training, data.test, room)
     run = Run.resume(folder, "retrain") if resume else Run.create(folder, "retrain", plain(config))
     with run:
+        run.log.info(f"Trained on: {trainer}")
+        preflight.tell(run, expectation)
         rebuilt = make_genotype(run, space, architecture, found_by_of(genotype))
         run.write_text("genotype.json", rebuilt.to_json())
         run_epochs(training, run, "retrain")

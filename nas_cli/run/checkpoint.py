@@ -1,49 +1,75 @@
-"""The checkpoint of a run: tensors and plain values in one file that is whole or not there."""
+"""The checkpoints of a run, the newest and the one before: tensors and plain values, with checksums."""
 
 import io
 import pickle
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from nas_cli.errors import RunError
-from nas_cli.run.files import write_atomically
+from nas_cli.run.files import keep_and_write
 
 FORMAT = 1
 
 
 def save(path: Path, state: Mapping[str, object], fingerprint: str) -> None:
-    """Write the state with the fingerprint of the settings that it belongs to."""
+    """Write the state with the fingerprint of the settings that it belongs to.
+
+    The last checkpoint is kept beside it, as `previous(path)`. After a crash at any moment one of the two
+    is there and whole.
+    """
     import torch
 
     content = dict(state)
     _check_plain(content, "state")
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "fingerprint": fingerprint, "state": content}, buffer)
-    write_atomically(path, buffer.getbuffer())
+    keep_and_write(path, previous(path), buffer.getbuffer())
 
 
-def load(path: Path, fingerprint: str, resume: str) -> dict[str, object] | None:
-    """Read the state on the CPU; None where there is no checkpoint yet.
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the newest one is kept."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
 
-    `resume` is the command that the message of a damaged file tells the user to give.
+
+@dataclass(frozen=True)
+class Loaded:
+    """A state, on the CPU, and the file it is from, which is not the newest where that is damaged."""
+
+    state: dict[str, object]
+    path: Path
+
+
+def load(path: Path, fingerprint: str, resume: str) -> Loaded | None:
+    """Read the newest checkpoint that is whole; None where there is none yet.
+
+    `resume` is the command that the message of damaged files tells the user to give.
     """
-    if not path.exists():
-        return None
-    content = read_archive(path)
-    if content is None or content.keys() != {"format", "fingerprint", "state"}:
+    present = [file for file in (path, previous(path)) if file.exists()]
+    for file in present:
+        content = read_archive(file)
+        if content is not None and content.keys() == {"format", "fingerprint", "state"}:
+            return Loaded(_checked(file, content, fingerprint), file)
+    if present:
+        files = " and ".join(map(str, present))
+        are, them = ("is", "that file") if len(present) == 1 else ("are", "both files")
         raise RunError(
-            f"{path} is damaged or no checkpoint of `nas`. Remove that file and give `{resume}`: "
+            f"{files} {are} damaged or no checkpoint of `nas`. Remove {them} and give `{resume}`: "
             "the run then begins anew with the same settings."
         )
+    return None
+
+
+def _checked(file: Path, content: Mapping[str, object], fingerprint: str) -> dict[str, object]:
     if content["format"] != FORMAT:
         raise RunError(
-            f"{path} has format {content['format']}; this version of `nas` reads format {FORMAT}. "
+            f"{file} has format {content['format']}; this version of `nas` reads format {FORMAT}. "
             "Resume it with the version in the run's environment.json."
         )
     if content["fingerprint"] != fingerprint:
         raise RunError(
-            f"{path} is from other settings than the config.yaml beside it. Put the config.yaml of "
+            f"{file} is from other settings than the config.yaml beside it. Put the config.yaml of "
             "its run back, or start a new run with the new settings."
         )
     state = content["state"]

@@ -4,7 +4,7 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +18,24 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
 
     Raises TrainingError where the disk refuses.
     """
+    with _whole_file(path, data) as temporary:
+        os.replace(temporary, path)  # noqa: PTH105  the system call that the tests make fail
+
+
+def keep_and_write(path: Path, kept: Path, data: bytes | memoryview) -> None:
+    """As `write_atomically`, with the old content kept in `kept`, whose own is given up.
+
+    A crash in between may leave the old content in `kept` alone.
+    """
+    with _whole_file(path, data) as temporary:
+        if path.exists():
+            path.replace(kept)
+        os.replace(temporary, path)  # noqa: PTH105  the system call that the tests make fail
+
+
+@contextmanager
+def _whole_file(path: Path, data: bytes | memoryview) -> Iterator[Path]:
+    """The data in a file beside `path` and on the disk, to be renamed; what is not renamed is removed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _disk_errors_as_sentences(path):
         try:
@@ -25,7 +43,7 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)  # noqa: PTH105  the system call that the tests make fail
+            yield temporary
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -155,15 +173,16 @@ class FolderLock:
         self._folder = folder
         self._descriptor: int | None = None
 
-    def acquire(self) -> None:
-        """Raises RunError where another process holds it."""
+    def acquire(self, holder: Callable[[], str]) -> None:
+        """Raises RunError where another process holds it, and says what `holder` finds out of that one."""
         descriptor = os.open(self._folder, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(descriptor)
             raise RunError(
-                f"Another process works in {self._folder} right now. Wait for it, or stop it first."
+                f"Another process works in {self._folder} right now: {holder()}. "
+                "Wait for it, or stop it first."
             ) from error
         except OSError:
             pass  # some network file systems have no locks; there it is the user's care

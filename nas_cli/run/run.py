@@ -1,6 +1,8 @@
 """A run: one folder that holds everything one command read, did and found."""
 
 import hashlib
+import os
+import platform
 import shlex
 import time
 from collections.abc import Mapping
@@ -86,7 +88,7 @@ class Run:
         return run
 
     def __enter__(self) -> Self:
-        self._lock.acquire()
+        self._lock.acquire(self._holder)
         self._clock = time.monotonic()
         if self.resumed:
             self._write_status("running")
@@ -98,16 +100,22 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._signals.restore()
+        told = error
+        if error is not None and _is_out_of_memory(error):
+            told = self._out_of_memory()
+            told.__cause__ = error
         try:
             self._log_failure(error)
             self._close_files()
-            self._write_status(_outcome(error), error)
+            self._write_status(_outcome(told), told)
         except TrainingError:
             if error is None:
                 raise  # else the first error says more than that its status could not be written
         finally:
             self._run_log.close()
             self._lock.release()
+        if told is not None and told is not error:
+            raise told
 
     @property
     def stop_requested(self) -> bool:
@@ -165,7 +173,17 @@ class Run:
 
     def load_checkpoint(self) -> dict[str, object] | None:
         """The last saved state, on the CPU; None where there is none. RunError: damaged, other settings."""
-        return checkpoint.load(self.path("checkpoint.pt"), self._fingerprint(), self.resume_command)
+        newest = self.path("checkpoint.pt")
+        loaded = checkpoint.load(newest, self._fingerprint(), self.resume_command)
+        if loaded is None:
+            return None
+        if loaded.path != newest:
+            self.log.warning(
+                f"{newest} is missing or damaged. The run goes on from the checkpoint before it; what was "
+                "done since then is done again."
+            )
+            loaded.path.replace(newest)
+        return loaded.state
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -184,7 +202,7 @@ class Run:
         return read_json(self.path(name))
 
     def status(self) -> dict[str, Json]:
-        """The content of status.json: command, status, start, end, seconds, peak memory, error."""
+        """The content of status.json: command, status, start, end, seconds, host, process, memory, error."""
         return read_status(self.folder)
 
     def _write_status(self, status: str, error: BaseException | None = None) -> None:
@@ -197,6 +215,8 @@ class Run:
             "start": self._start,
             "end": None if status == "running" else _now(),
             "seconds": round(self.seconds, 3),
+            "host": platform.node(),
+            "process": os.getpid(),
             "peak_memory_mb": peak_memory_mb(),
             "peak_gpu_memory_mb": peak_gpu_memory_mb(),
         }
@@ -206,6 +226,17 @@ class Run:
 
     def _fingerprint(self) -> str:
         return hashlib.blake2b(self.path("config.yaml").read_bytes(), digest_size=16).hexdigest()
+
+    def _out_of_memory(self) -> TrainingError:
+        return TrainingError(
+            f"There is no memory left (this process used {peak_memory_mb():,.0f} MB at most). Lower "
+            "recipe.batch_size, space.channels or space.num_cells, or stop other programs. What was saved is "
+            f"kept: with more memory free, continue with `{self.resume_command}`."
+        )
+
+    def _holder(self) -> str:
+        status = self.status()
+        return f"process {status.get('process')} on {status.get('host')}, since {status['start']}"
 
     def _close_files(self) -> None:
         self._tensorboard.close()
@@ -217,6 +248,15 @@ class Run:
         if error is not None:
             unexpected = not isinstance(error, NasError | KeyboardInterrupt)
             self.log.debug("%s", _one_line(error), exc_info=error if unexpected else None)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Torch raises an error of its own on GPUs, and a RuntimeError on the CPU."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
 
 
 def _outcome(error: BaseException | None) -> str:

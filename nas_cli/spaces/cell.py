@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nas_cli.architecture import Architecture, Choice
 from nas_cli.data import ImageInfo
 from nas_cli.layers.cell import DiscreteCell
+from nas_cli.layers.checkpointing import step_of
 from nas_cli.layers.drop_path import DropPath
 from nas_cli.layers.head import AuxiliaryHead, Classifier
 from nas_cli.layers.node_cell import NodeCell, NodePlan
@@ -200,6 +201,7 @@ class TenOperationSupernet(Supernet):
         options.form_of("side_by_side")
         options.refuse_partial_channels()
         self.space = space
+        self.checkpoint = options.checkpoint
         self.skeleton = space.make_skeleton(affine=False)
         self.cells = nn.ModuleList(
             NodeCell(space.plan, channels, plain=options.plain) for channels in self.skeleton.cell_channels
@@ -208,15 +210,27 @@ class TenOperationSupernet(Supernet):
         self.gate_shapes = tuple((1, len(names)) for names in self.candidates)
 
     def forward(self, images: Tensor, gates: Sequence[Gate]) -> Tensor:
+        steps = [partial(step_of(cell, checkpointed=self.checkpoint), gates=gates) for cell in self.cells]
         logits: Tensor
-        logits, _ = self.skeleton(images, [partial(cell, gates=gates) for cell in self.cells])
+        logits, _ = self.skeleton(images, steps)
         return logits
+
+    @property
+    def row_names(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(
+            (f"{kind}.node{node}",) for node in self.space.plan.nodes for kind in ("input", "operation")
+        )
 
     def candidate_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
         """Those of an operation; a state that a node may read costs nothing by itself."""
         node, is_operation = divmod(gate, 2)
         cells = cast(Iterable[NodeCell], self.cells)
         return [cell.operation(node, candidate) for cell in cells] if is_operation else []
+
+    def final_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
+        _, is_operation = divmod(gate, 2)
+        name, widths = self.candidates[gate][candidate], self.skeleton.cell_channels
+        return [_final_operation(name, channels) for channels in widths] if is_operation else []
 
     def gates_of(self, architecture: Architecture) -> list[Gate]:
         like = next(self.parameters())

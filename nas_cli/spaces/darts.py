@@ -14,6 +14,7 @@ from nas_cli.data import ImageInfo
 from nas_cli.errors import GenotypeError
 from nas_cli.genotype_text import Pair, read_cells_text
 from nas_cli.layers.cell import CellPlan, DiscreteCell, Edge, SupernetCell, make_cell
+from nas_cli.layers.checkpointing import step_of
 from nas_cli.layers.operations import make_final_operation
 from nas_cli.layers.skeleton import Place, Skeleton, SkeletonNetwork, make_auxiliary_head, one_hot_gates
 from nas_cli.layers.stem import check_image_size
@@ -218,6 +219,7 @@ class DartsSupernet(Supernet):
         super().__init__()
         options.form_of("side_by_side")
         self.space = space
+        self.checkpoint = options.checkpoint
         self.skeleton = space.make_skeleton(affine=False)
         self.cells = nn.ModuleList(
             make_cell(
@@ -234,7 +236,7 @@ class DartsSupernet(Supernet):
 
     def forward(self, images: Tensor, gates: Sequence[Gate]) -> Tensor:
         steps = [
-            partial(cell, gates=gates[self._gates_of_kind(place.kind)])
+            partial(step_of(cell, checkpointed=self.checkpoint), gates=gates[self._gates_of_kind(place.kind)])
             for place, cell in zip(self.skeleton.places, self.cells, strict=True)
         ]
         logits: Tensor
@@ -249,15 +251,23 @@ class DartsSupernet(Supernet):
             for group in self.space.plans[kind].row_groups
         )
 
+    @property
+    def row_names(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(names for kind in KINDS for names in self.space.plans[kind].row_names(kind))
+
     def candidate_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
-        kind = KINDS[gate // len(self.space.plans[KINDS[0]].sources)]
-        first = self._gates_of_kind(kind).start
-        cells = cast(Iterable[SupernetCell], self.cells)
-        return [
-            cell.operation(gate - first, row, candidate)
-            for place, cell in zip(self.skeleton.places, cells, strict=True)
-            if place.kind == kind
-        ]
+        cells, source = self._under(gate)
+        return [cell.operation(source, row, candidate) for cell in cells]
+
+    def final_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
+        cells, source = self._under(gate)
+        return [cell.final_operation(source, row, candidate) for cell in cells]
+
+    def _under(self, gate: int) -> tuple[list[SupernetCell], int]:
+        """The cells that share a gate, and its place among the gates of each."""
+        kind, source = divmod(gate, len(self.space.plans[KINDS[0]].sources))
+        cells = zip(self.skeleton.places, cast(Iterable[SupernetCell], self.cells), strict=True)
+        return [cell for place, cell in cells if place.kind == KINDS[kind]], source
 
     def _gates_of_kind(self, kind: str) -> slice:
         num_sources = len(self.space.plans[kind].sources)

@@ -13,6 +13,7 @@ from nas_cli.architecture import Architecture, Choice, GenotypeText
 from nas_cli.data import ImageInfo
 from nas_cli.errors import GenotypeError, UnsupportedError
 from nas_cli.layers.cell import CellPlan, DiscreteCell, Edge, SupernetCell, make_cell
+from nas_cli.layers.checkpointing import step_of
 from nas_cli.layers.head import Classifier
 from nas_cli.layers.operations import ReluConvBN, make_operation
 from nas_cli.layers.skeleton import Step, one_hot_gates
@@ -120,11 +121,15 @@ def _read_edge(text: str, source: int, target: int) -> int:
 
 def _discrete_cell(operations: dict[tuple[int, int], str], channels: int) -> DiscreteCell:
     edges = [
-        (source, target, make_operation(name, channels, 1, affine=True, pool_norm=False))
+        (source, target, _final_operation(name, channels))
         for (source, target), name in operations.items()
         if name != "none"
     ]
     return DiscreteCell(1, NUM_NODES, edges)
+
+
+def _final_operation(name: str, channels: int) -> nn.Module:
+    return make_operation(name, channels, 1, affine=True, pool_norm=False)
 
 
 class StagedSkeleton(nn.Module):
@@ -197,6 +202,7 @@ class NasBench201Supernet(Supernet):
     def __init__(self, space: NasBench201, options: SupernetOptions) -> None:
         super().__init__()
         options.form_of("side_by_side")
+        self.checkpoint = options.checkpoint
         self.skeleton = StagedSkeleton(space.info, space.cell_channels)
         self.cells = nn.ModuleList(
             make_cell(PLAN, channels, plain=options.plain, partial_channels=options.partial_channels)
@@ -204,15 +210,24 @@ class NasBench201Supernet(Supernet):
         )
 
     def forward(self, images: Tensor, gates: Sequence[Gate]) -> Tensor:
-        logits: Tensor = self.skeleton(images, [partial(cell, gates=gates) for cell in self.cells])
+        steps = [partial(step_of(cell, checkpointed=self.checkpoint), gates=gates) for cell in self.cells]
+        logits: Tensor = self.skeleton(images, steps)
         return logits
 
     @property
     def row_groups(self) -> tuple[tuple[tuple[int, int], ...], ...]:
         return PLAN.row_groups
 
+    @property
+    def row_names(self) -> tuple[tuple[str, ...], ...]:
+        return PLAN.row_names("cell")
+
     def candidate_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
         return [cell.operation(gate, row, candidate) for cell in cast(Iterable[SupernetCell], self.cells)]
+
+    def final_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
+        cells = cast(Iterable[SupernetCell], self.cells)
+        return [_final_operation(OPERATIONS[candidate], cell.channels) for cell in cells]
 
     def gates_of(self, architecture: Architecture) -> list[Gate]:
         return one_hot_gates(PLAN, _picks(architecture), next(self.parameters()))

@@ -7,8 +7,7 @@ import torch
 
 from nas_cli.architecture import Architecture
 from nas_cli.budget import TRIES
-from nas_cli.controller import Controller, ProximalPolicy, Reinforce, architectures_of
-from nas_cli.errors import ConfigError
+from nas_cli.controller import Controller, architectures_of, make_policy
 from nas_cli.evaluator import Evaluation
 from nas_cli.recipe import Count, NonNegative, Positive, Share
 from nas_cli.seeds import seed_for, stream
@@ -50,19 +49,15 @@ class ReinforcementLearning(SamplingStrategy):
         self.controller = Controller(
             problem.space.choices, problem.seed, temperature=temperature, tanh_constant=tanh_constant
         )
-        learning = {
-            "learning_rate": controller_learning_rate,
-            "baseline_decay": baseline_decay,
-            "entropy_weight": entropy_weight,
-        }
-        if algorithm == "ppo":
-            clip, num_epochs = ppo_clip or 0.2, ppo_epochs or 4
-            self.policy: Reinforce = ProximalPolicy(
-                self.controller, **learning, clip=clip, num_epochs=num_epochs
-            )
-        else:
-            _refuse_without_effect(ppo_clip=ppo_clip, ppo_epochs=ppo_epochs)
-            self.policy = Reinforce(self.controller, **learning)
+        self.policy = make_policy(
+            self.controller,
+            algorithm,
+            learning_rate=controller_learning_rate,
+            baseline_decay=baseline_decay,
+            entropy_weight=entropy_weight,
+            ppo_clip=ppo_clip,
+            ppo_epochs=ppo_epochs,
+        )
         self.children_per_update = children_per_update
         self.children: list[tuple[Architecture, float]] = []
         self.scores: dict[Architecture, float] = {}
@@ -96,12 +91,3 @@ class ReinforcementLearning(SamplingStrategy):
             picks = torch.tensor([child.picks for child, _ in self.children])
             self.policy.update(picks, torch.tensor([score for _, score in self.children]))
             self.children.clear()
-
-
-def _refuse_without_effect(**settings: float | None) -> None:
-    for name, value in settings.items():
-        if value is not None:
-            raise ConfigError(
-                f"strategy.{name}={value} has no effect on strategy.algorithm=reinforce. "
-                "Leave it out, or set strategy.algorithm=ppo."
-            )
