@@ -19,78 +19,86 @@ from nas_cli.layers.pointwise import Context, rectified_gradient
 
 
 class BlockContext(Context):
-    num_groups: int
     num_sources: int
 
 
 class BlockAffineRelu(torch.autograd.Function):
-    """relu(blocks @ matrices + biases), in the layout of the blocks; matrices (e, c, c), biases (e, c)."""
+    """relu(blocks @ matrices + biases) of g groups, in their layout; (g e, c, c) and (g e, c)."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, matrices: Tensor, biases: Tensor, blocks: Tensor) -> Tensor:
-        result = _product(blocks, matrices, like=blocks).add_(biases.unsqueeze(1)).relu_()
-        ctx.save_for_backward(matrices, blocks, result)
-        return result
+    def forward(ctx: FunctionCtx, matrices: Tensor, biases: Tensor, *groups: Tensor) -> tuple[Tensor, ...]:
+        edges = len(groups[0])
+        parts = zip(groups, matrices.split(edges), biases.unsqueeze(1).split(edges), strict=True)
+        results = [_product(blocks, matrix, like=blocks).add_(bias).relu_() for blocks, matrix, bias in parts]
+        ctx.save_for_backward(matrices, *groups, *results)
+        return tuple(results)
 
     @staticmethod
-    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        matrices, blocks, result = ctx.saved_tensors
-        through = rectified_gradient(gradient, result)
-        for_blocks = None
-        if ctx.needs_input_grad[2]:
-            for_blocks = _product(through, matrices.transpose(1, 2), like=blocks)
-        return torch.bmm(blocks.transpose(1, 2), through), sum_of_pixels(through), for_blocks
+    def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        matrices, *saved = ctx.saved_tensors
+        groups, results = saved[: len(gradients)], saved[len(gradients) :]
+        through = [
+            rectified_gradient(gradient, result) for gradient, result in zip(gradients, results, strict=True)
+        ]
+        parts = zip(groups, through, matrices.transpose(1, 2).split(len(groups[0])), strict=True)
+        return (
+            torch.cat([torch.bmm(b.transpose(1, 2), g) for b, g in zip(groups, through, strict=True)]),
+            torch.cat([sum_of_pixels(gradient) for gradient in through]),
+            *(_product(gradient, matrix, like=blocks) for blocks, gradient, matrix in parts),
+        )
 
 
 class BlockMix(torch.autograd.Function):
     """What g groups of edges bring to t targets: (t, pixels, channels).
 
     Arguments: how many edges lead to one target, neighbours among the blocks; what the targets have already
-    (or None); a bias (t, c) or None; the blocks of each group, then the matrices (e, c, c) of each.
+    (or None); a bias (t, c) or None; the matrices (g e, c, c), the blocks of each group.
     """
 
     @staticmethod
     def forward(
-        ctx: BlockContext, num_sources: int, start: Tensor | None, bias: Tensor | None, *tensors: Tensor
+        ctx: BlockContext,
+        num_sources: int,
+        start: Tensor | None,
+        bias: Tensor | None,
+        matrices: Tensor,
+        *groups: Tensor,
     ) -> Tensor:
-        ctx.num_groups, ctx.num_sources = len(tensors) // 2, num_sources
-        ctx.save_for_backward(*tensors)
+        ctx.num_sources = num_sources
+        ctx.save_for_backward(matrices, *groups)
         total: Tensor | None = None
-        for blocks, matrices in _pairs(tensors, num_sources):
+        for blocks, matrix in _pairs(groups, matrices, num_sources):
             if total is not None:
-                total.baddbmm_(blocks, matrices)
+                total.baddbmm_(blocks, matrix)
             elif start is not None:
-                total = torch.baddbmm(start, blocks, matrices)
+                total = torch.baddbmm(start, blocks, matrix)
             else:
-                total = torch.bmm(blocks, matrices)
+                total = torch.bmm(blocks, matrix)
         assert total is not None
         return total if bias is None else total.add_(bias.unsqueeze(1))
 
     @staticmethod
     def backward(ctx: BlockContext, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        groups, all_matrices = ctx.saved_tensors[: ctx.num_groups], ctx.saved_tensors[ctx.num_groups :]
-        needed = ctx.needs_input_grad[3 : 3 + ctx.num_groups]
+        matrices, *groups = ctx.saved_tensors
+        parts = zip(groups, matrices.split(len(groups[0])), ctx.needs_input_grad[4:], strict=True)
         for_groups = [
-            _gradient_of_blocks(gradient, blocks, matrices, ctx.num_sources) if wanted else None
-            for blocks, matrices, wanted in zip(groups, all_matrices, needed, strict=True)
+            _gradient_of_blocks(gradient, blocks, matrix, ctx.num_sources) if wanted else None
+            for blocks, matrix, wanted in parts
         ]
-        for_matrices = [
-            _gradient_of_matrices(gradient, blocks, ctx.num_sources)
-            if ctx.needs_input_grad[3 + ctx.num_groups + g]
-            else None
-            for g, blocks in enumerate(groups)
-        ]
+        for_matrices = torch.cat(
+            [_gradient_of_matrices(gradient, blocks, ctx.num_sources) for blocks in groups]
+        )
         for_bias = gradient.sum(1) if ctx.needs_input_grad[2] else None
-        return None, gradient if ctx.needs_input_grad[1] else None, for_bias, *for_groups, *for_matrices
+        return None, gradient if ctx.needs_input_grad[1] else None, for_bias, for_matrices, *for_groups
 
 
-def _pairs(tensors: Sequence[Tensor], num_sources: int) -> list[tuple[Tensor, Tensor]]:
-    half = len(tensors) // 2
+def _pairs(groups: Sequence[Tensor], matrices: Tensor, num_sources: int) -> list[tuple[Tensor, Tensor]]:
+    """What is multiplied, for all targets at a time."""
     return [
         pair
-        for blocks, matrices in zip(tensors[:half], tensors[half:], strict=True)
+        for blocks, part in zip(groups, matrices.split(len(groups[0])), strict=True)
         for pair in zip(
-            _by_target(blocks, num_sources), _matrices_by_target(blocks, matrices, num_sources), strict=True
+            _by_target(blocks, num_sources), _matrices_by_target(blocks, part, num_sources), strict=True
         )
     ]
 

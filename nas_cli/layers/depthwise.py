@@ -49,14 +49,14 @@ def depthwise_convs(
         with torch.autocast("cpu", enabled=False):
             exact = _convolve(x.float(), [weight.float() for weight in weights], stride, padding, dilation)
             return tuple(images.bfloat16() for images in exact)
-    if _is_slow(x, kernel) and stride == 1 and any(weight.requires_grad for weight in weights):
+    if is_slow(x, kernel) and stride == 1 and any(weight.requires_grad for weight in weights):
         arguments = map(_in_autocast_precision, (x, *weights))
         wide: tuple[Tensor, ...] = _WideDepthwise.apply(*arguments)
         return wide
     return _convolve(x, weights, stride, padding, dilation)
 
 
-def _is_slow(x: Tensor, kernel: int) -> bool:
+def is_slow(x: Tensor, kernel: int) -> bool:
     """A map so narrow that columns of the kernel meet none of its pixels is left to the plain call."""
     return kernel in COLUMNS and x.shape[3] >= kernel // 2 - 1
 
@@ -112,16 +112,18 @@ class _WideDepthwise(torch.autograd.Function):
         for_x: Tensor | None = None
         if ctx.needs_input_grad[0]:
             for gradient, weight in zip(gradients, weights, strict=True):
-                part = _input_gradient(gradient, x, weight)
+                part = input_gradient(gradient, x, weight)
                 for_x = part if for_x is None else for_x.add_(part)
         if not any(ctx.needs_input_grad[1:]):
             return for_x, *(None for _ in weights)
-        return for_x, *_wide_weight_gradients(x, gradients, weights[0].shape[2])
+        return for_x, *wide_weight_gradients(x, gradients, weights[0])
 
 
-def _wide_weight_gradients(x: Tensor, gradients: Sequence[Tensor], kernel: int) -> list[Tensor]:
+def wide_weight_gradients(x: Tensor, gradients: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
+    """Of convolutions of x with weights like this one, one for each gradient."""
+    kernel = weight.shape[2]
     if kernel == 5 and x.shape[3] % 2 == 0 and x.shape[3] >= NARROWEST_PAIRED:
-        return [_five_columns(x, gradient) for gradient in gradients]
+        return [_five_columns(x, gradient, weight) for gradient in gradients]
     widths = COLUMNS[kernel]
     parts = [(_pad(x, kernel, *part), part[1]) for part in zip(_starts(widths), widths, strict=True)]
     return [
@@ -130,23 +132,27 @@ def _wide_weight_gradients(x: Tensor, gradients: Sequence[Tensor], kernel: int) 
     ]
 
 
-def _five_columns(x: Tensor, gradient: Tensor) -> Tensor:
-    """The middle three columns by themselves; the outer two are neighbours where pixels are paired.
-
-    Two pixels side by side, seen as one of twice the channels, turn a step of two pixels into one.
-    """
-    n, c, h, w = x.shape
-    middle = _three_columns(x, gradient)
-    pairs = [
-        batch.permute(0, 2, 3, 1).reshape(n, h, w // 2, 2 * c).permute(0, 3, 1, 2) for batch in (x, gradient)
-    ]
-    outer = _three_columns(*pairs).view(2, c, 1, 5, 3).sum(0)
+def _five_columns(x: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
+    """The middle three columns by themselves; the outer two are neighbours where pixels are paired."""
+    middle = _three_columns(x, gradient, weight)
+    outer = _three_columns(_paired(x), _paired(gradient), weight).unflatten(0, (2, -1)).sum(0)
     return torch.cat([outer[..., :1], middle, outer[..., 2:]], dim=3)
 
 
-def _three_columns(x: Tensor, gradient: Tensor) -> Tensor:
+def _paired(images: Tensor) -> Tensor:
+    """Two pixels side by side as one of twice the channels, which turns a step of two pixels into one."""
+    n, c, h, w = images.shape
+    images = images.contiguous(memory_format=torch.channels_last)
+    return images.as_strided((n, 2 * c, h, w // 2), (h * w * c, 1, w * c, 2 * c))
+
+
+def _three_columns(x: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
+    """Of the weight only the shape is read, and that is made to fit."""
     channels = x.shape[1]
-    result: Tensor = conv2d_weight(x, (channels, 1, 5, 3), gradient, 1, (2, 1), 1, channels)
+    shaped = weight.as_strided((channels, 1, 5, 3), (0, 0, 0, 0))
+    _, result, _ = torch.ops.aten.convolution_backward(
+        gradient, x, shaped, None, (1, 1), (2, 1), (1, 1), False, (0, 0), channels, (False, True, False)
+    )
     return result
 
 
@@ -154,7 +160,7 @@ def _starts(widths: Sequence[int]) -> list[int]:
     return list(accumulate(widths[:-1], initial=0))
 
 
-def _input_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+def input_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """torch.nn.grad.conv2d_input would lose the memory layout of x."""
     padding = (weight.shape[2] // 2,) * 2
     gradients: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(

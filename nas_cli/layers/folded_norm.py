@@ -61,7 +61,8 @@ def fold_blocks(
     eps = norms[0].eps
     if norms[0].training:
         *groups, matrices, biases, mean, variance = _Fold.apply(eps, points, gates, *groups)
-        statistics.add(norms, mean, variance)
+        sizes = (len(norms), -1)
+        statistics.add(norms, mean.view(sizes), variance.view(sizes))
         return Folded(list(groups), matrices, biases)
     mean, variance = (statistic.view(len(points), -1) for statistic in running_statistics(norms))
     scale = _gated((variance + eps).rsqrt(), gates)
@@ -145,12 +146,12 @@ class _Fold(torch.autograd.Function):
         if len(curvature) > len(groups) * edges:  # all convolutions share the pixels
             curvature, slope = curvature.sum(0, keepdim=True), slope.sum(0, keepdim=True)
         constant = torch.baddbmm(
-            slope, curvature, ctx.terms.mean[:, :, None], beta=1 / count, alpha=-1 / count
+            slope, curvature, ctx.terms.mean[:, :, None], beta=-1 / count, alpha=1 / count
         )
         parts = zip(
             groups,
             handed_on,
-            (curvature / count).split(edges),
+            curvature.split(edges),
             constant.transpose(1, 2).split(edges),
             ctx.needs_input_grad[3:],
             strict=True,
@@ -162,18 +163,21 @@ class _Fold(torch.autograd.Function):
 def _gradients(
     terms: _Terms, points: Tensor, gates: Tensor | None, for_matrices: Tensor, for_biases: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """Of points and gates, of the covariance and its transpose together, and of the mean (r, c, 1)."""
+    """Of points and gates, of the covariance and its transpose together, and of the mean (r, c, 1).
+
+    The last two without their minus.
+    """
     for_gated = (for_matrices * points).sum(2).addcmul_(for_biases, terms.centre, value=-1)
     for_gates = None
     if gates is not None:
         for_gates = (for_gated * terms.scale).view(len(gates), -1).sum(1)
-    twice_for_variance = _gated(for_gated, gates) * terms.scale.pow(3).neg_()
-    for_centre = (for_biases * terms.gated).neg_()[:, :, None]
-    for_points = torch.baddbmm(
-        for_matrices * terms.gated[:, :, None], for_centre, terms.mean.expand(len(points), -1)[:, None, :]
-    ).addcmul_(twice_for_variance[:, :, None], terms.through)
+    twice_for_variance = (_gated(for_gated, gates) * terms.scale.pow(3))[:, :, None]
+    for_centre = (for_biases * terms.gated)[:, :, None]
+    mean = terms.mean.expand(len(points), -1)[:, None, :]
+    for_points = torch.baddbmm(for_matrices * terms.gated[:, :, None], for_centre, mean, alpha=-1)
+    for_points.addcmul_(twice_for_variance, terms.through, value=-1)
     transposed = points.transpose(1, 2)
-    curvature = torch.bmm(transposed, points * twice_for_variance[:, :, None])
+    curvature = torch.bmm(transposed, points * twice_for_variance)
     return for_points, for_gates, curvature, torch.bmm(transposed, for_centre)
 
 
@@ -196,6 +200,7 @@ def _sum(pair: tuple[Tensor | None, Tensor | None]) -> Tensor | None:
 
 
 def _add_to(blocks: Tensor, gradient: Tensor | None, curvature: Tensor, constant: Tensor) -> Tensor:
+    share = -1 / blocks.shape[1]
     if gradient is None:
-        return torch.baddbmm(constant, blocks, curvature)
-    return gradient.baddbmm_(blocks, curvature).add_(constant)
+        return torch.baddbmm(constant, blocks, curvature, alpha=share)
+    return gradient.baddbmm_(blocks, curvature, alpha=share).add_(constant)

@@ -254,7 +254,8 @@ def _normalise(
     """Normalise the channels of several edges, which lie side by side."""
     if norms[0].training:
         normalised, mean, variance = _normalise_and_measure(images, scale, norms[0].eps)
-        statistics.add(norms, mean, variance)
+        sizes = (len(norms), -1)
+        statistics.add(norms, mean.view(sizes), variance.view(sizes))
         return normalised
     mean, variance = running_statistics(norms)
     return F.batch_norm(images, mean.flatten(), variance.flatten(), scale, None, False, 0.0, norms[0].eps)
@@ -303,5 +304,5 @@ def linear_values(forms: Forms, operations: Sequence[nn.Module]) -> list[Tensor]
     if not norms[0].training:
         return [norm(pooled) for norm in norms]
     normalised, mean, variance = _normalise_and_measure(pooled, None, norms[0].eps)
-    forms.statistics.add(norms, mean.repeat(len(norms)), variance.repeat(len(norms)))
+    forms.statistics.add(norms, mean, variance)
     return [normalised] * len(norms)

@@ -15,10 +15,10 @@ class Statistics:
         self.variances: list[Tensor] = []
 
     def add(self, norms: Sequence[nn.BatchNorm2d], mean: Tensor, variance: Tensor) -> None:
-        """Of all norms' channels, one norm after the other; the variance unbiased, as torch has it."""
+        """Of each norm (r, c), or the same for all (1, c); the variance unbiased, as torch has it."""
         self.norms += norms
-        self.means.append(mean.flatten())
-        self.variances.append(variance.flatten())
+        self.means.append(mean.expand(len(norms), -1))
+        self.variances.append(variance.expand(len(norms), -1))
 
     @torch.no_grad()
     def track(self) -> None:
@@ -26,9 +26,8 @@ class Statistics:
             return
         momentum = self.norms[0].momentum
         assert momentum is not None
-        sizes = [norm.num_features for norm in self.norms]
         for name, parts in (("running_mean", self.means), ("running_var", self.variances)):
-            torch._foreach_lerp_(_buffers(self.norms, name), torch.cat(parts).split(sizes), momentum)
+            torch._foreach_lerp_(_buffers(self.norms, name), torch.cat(parts).unbind(), momentum)
         torch._foreach_add_(_buffers(self.norms, "num_batches_tracked"), 1)
 
 

@@ -60,11 +60,13 @@ def nasnet_plan(stride: int) -> CellPlan:
     return CellPlan(2, 2, edges, NASNET, pool_norm=False)
 
 
-def both_forms(plan: CellPlan, partial_channels: int = 1) -> tuple[SupernetCell, SupernetCell]:
+def both_forms(
+    plan: CellPlan, partial_channels: int = 1, channels: int = CHANNELS
+) -> tuple[SupernetCell, SupernetCell]:
     """The plain and the fast cell in float64, with the same weights and (not initial) batch statistics."""
     with seeded(0, "cell"):
         plain, fast = (
-            make_cell(plan, CHANNELS, plain=form, partial_channels=partial_channels).double()
+            make_cell(plan, channels, plain=form, partial_channels=partial_channels).double()
             for form in (True, False)
         )
         for name, buffer in plain.named_buffers():
@@ -74,11 +76,13 @@ def both_forms(plan: CellPlan, partial_channels: int = 1) -> tuple[SupernetCell,
     return plain, fast
 
 
-def images(plan: CellPlan, size: int, *, channels_last: bool = True) -> list[Tensor]:
+def images(
+    plan: CellPlan, size: int, *, channels_last: bool = True, channels: int = CHANNELS
+) -> list[Tensor]:
     generator = torch.Generator().manual_seed(1)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return [
-        torch.randn(3, CHANNELS, size, size, dtype=torch.float64, generator=generator)
+        torch.randn(3, channels, size, size, dtype=torch.float64, generator=generator)
         .contiguous(memory_format=layout)
         .requires_grad_()
         for _ in range(plan.num_inputs)
