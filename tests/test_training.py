@@ -285,3 +285,36 @@ def test_training_in_bfloat16_sums_batch_statistics_in_float32() -> None:
     assert norm.running_mean is not None
     assert norm.running_mean.tolist() == [1.0, 1.0, 1.0]
     assert norm.running_mean.dtype == torch.float32
+
+
+def test_a_step_in_parts_takes_the_mean_of_their_gradients() -> None:
+    moved = []
+    for accumulate in (1, 4):
+        with seeded(0, "network"):
+            network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+        recipe = Recipe(epochs=1, steps_per_epoch=2, batch_size=16, accumulate=accumulate)
+        work = NetworkTraining(network, toy_images().train, INFO, recipe=recipe, trainer=CPU, seed=0)
+        run_epochs(work)
+        moved.append(weights(work.network))
+    for whole, parts in zip(*moved, strict=True):
+        torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-5)
+
+
+def test_the_gradient_of_a_step_in_parts_is_the_mean_of_those_of_its_parts() -> None:
+    work = training({"accumulate": 2, "gradient_clip": 0.0, "momentum": 0.0, "weight_decay": 0.0})
+    start, halves = weights(work.network), training()
+    (batch,) = next(iter(work.batches(0, 1)))
+    means = [torch.zeros_like(parameter) for parameter in halves.network.parameters()]
+    for images, labels in zip(batch.images.chunk(2), batch.labels.chunk(2), strict=True):
+        loss = nn.functional.cross_entropy(halves.network(images), labels) / 2
+        for mean, gradient in zip(
+            means, torch.autograd.grad(loss, list(halves.network.parameters())), strict=True
+        ):
+            mean += gradient
+    names = [name for name, _ in work.network.named_parameters()]
+    before = dict(zip(work.network.state_dict(), start, strict=True))
+    work.start_epoch(0)
+    work.step(0, batch)
+    after = dict(work.network.named_parameters())
+    for name, mean in zip(names, means, strict=True):
+        torch.testing.assert_close(before[name] - after[name], 0.1 * mean, atol=1e-6, rtol=1e-4)
