@@ -1,5 +1,6 @@
 """Where weights are trained."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, TypeVar
 
@@ -63,11 +64,11 @@ def _fast_precision(work: str, device: torch.device) -> Literal["fp32", "bf16"]:
 def computes_bf16_fast(device: torch.device) -> bool:
     """Whether it has instructions for bf16: of a CPU AVX512-BF16 or AMX, others only emulate it."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch can tell
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.9
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _find_device(name: str) -> torch.device:
