@@ -1,11 +1,13 @@
 """Handwritten digits that come with scikit-learn: nothing to download."""
 
+import importlib.util
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 from pydantic import Field
-from sklearn.datasets import load_digits
+from torch import Tensor
 
 from nas_cli.data import Dataset, ImageData, Images, stratified
 from nas_cli.datasets.assembly import assemble
@@ -21,9 +23,7 @@ class Digits(Dataset):
         self.limit = limit
 
     def load(self) -> ImageData:
-        values, labels = load_digits(return_X_y=True)
-        pixels = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-        images = Images(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)))
+        images = Images(*_read())
         test, train = stratified(images.labels, NUM_TEST, stream(0, "test"))
         return assemble(
             images.select(train),
@@ -33,3 +33,16 @@ class Digits(Dataset):
             limit=self.limit,
             source="dataset=digits",
         )
+
+
+def _read() -> tuple[Tensor, Tensor]:
+    """Pixels and labels, without the second that the import of scikit-learn takes.
+
+    Its file has a line an image: 64 values of 0 to 16, then the label.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    assert spec is not None, "scikit-learn is a dependency"
+    assert spec.origin is not None
+    lines = np.loadtxt(Path(spec.origin).parent / "datasets/data/digits.csv.gz", delimiter=",")
+    pixels = np.rint(lines[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    return torch.from_numpy(pixels), torch.from_numpy(lines[:, -1].astype(np.int64))
