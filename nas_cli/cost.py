@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from nas_cli.data import ImageInfo
 
@@ -34,6 +33,8 @@ def multiply_adds(network: nn.Module, info: ImageInfo) -> int:
     Norms, pools, sums and biases are left out. A network on the meta device is counted without
     computing anything.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton, a tenth of a second
+
     like = next(network.parameters())
     image = torch.zeros(1, info.channels, info.size, info.size, device=like.device, dtype=like.dtype)
     with evaluation_mode(network), torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -31,6 +31,7 @@ class NetworkTraining(EpochWork):
         seed: int,
     ) -> None:
         self.network = trainer.place(network)
+        self.compute = trainer.compiled(self.network)
         self.info, self.recipe, self.trainer, self.seed = info, recipe, trainer, seed
         self.data = Batches(
             part,
@@ -76,7 +77,7 @@ class NetworkTraining(EpochWork):
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits, and the loss with the auxiliary head's share in it."""
-        output = self.network(batch.images)
+        output = self.compute(batch.images)
         if not self.recipe.auxiliary_weight:
             return output, self.recipe.loss(output, batch.labels)
         logits, auxiliary_logits = output

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -318,3 +319,35 @@ def test_the_gradient_of_a_step_in_parts_is_the_mean_of_those_of_its_parts() -> 
     after = dict(work.network.named_parameters())
     for name, mean in zip(names, means, strict=True):
         torch.testing.assert_close(before[name] - after[name], 0.1 * mean, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_training_ends_with_the_weights_of_one_that_is_not() -> None:
+    ended = []
+    for mode in ("off", "default"):
+        with seeded(0, "network"):
+            drop = nn.Sequential(nn.Conv2d(1, 2, 3), DropPath())
+            network = nn.Sequential(drop, nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 2))
+        recipe = Recipe(epochs=1, batch_size=16, drop_path=0.5)
+        trainer = Trainer("retrain", device="cpu", precision="fp32", compile=mode)
+        work = NetworkTraining(network, toy_images().train, INFO, recipe=recipe, trainer=trainer, seed=0)
+        run_epochs(work)
+        ended.append(dict(work.network.state_dict()))
+    torch.testing.assert_close(ended[1], ended[0], atol=1e-5, rtol=1e-4)
+
+
+def test_a_search_is_not_compiled() -> None:
+    with pytest.raises(UnsupportedError, match=r"trainer.compile=default: a search is not compiled"):
+        Trainer("search", device="cpu", compile="default")
+
+
+def test_cuda_graphs_need_cuda() -> None:
+    with pytest.raises(UnsupportedError, match=r"trainer.compile=reduce-overhead records CUDA graphs"):
+        Trainer("retrain", device="cpu", compile="reduce-overhead")
+
+
+def test_compiling_on_the_processor_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UnsupportedError, match="needs a C\\+\\+ compiler, and there is no no-such-compiler"):
+        Trainer("retrain", device="cpu", compile="default")
