@@ -7,7 +7,7 @@ from functools import partial
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from nas_cli.architecture import Architecture
@@ -16,13 +16,29 @@ from nas_cli.data import ImageInfo
 from nas_cli.errors import ConfigError
 from nas_cli.latency import LatencyTable
 from nas_cli.space import SearchSpace
-from nas_cli.supernet import Supernet, SupernetOptions
+from nas_cli.supernet import Supernet
 
 TRIES = 100
 """How many samples in a row may be too expensive before a cheap architecture is varied instead."""
 
-Limit = Annotated[float, Field(gt=0)]
+
+def plain_number(value: object) -> object:
+    """For the annotation of a limit: pydantic says what it must be where it raises ValueError."""
+    if isinstance(value, str):
+        raise ValueError("a plain number such as 3e6, without a unit: latency_ms is in milliseconds")
+    return value
+
+
+Limit = Annotated[float, Field(gt=0), BeforeValidator(plain_number)]
 UNITS = {"params": "parameters", "macs": "multiply-adds", "latency_ms": "ms"}
+
+
+def told(costs: Mapping[str, float]) -> str:
+    """`12,345 parameters, 3.2 ms`."""
+    return ", ".join(
+        f"{cost:,.0f} {UNITS[name]}" if cost >= 1000 else f"{cost:.4g} {UNITS[name]}"
+        for name, cost in costs.items()
+    )
 
 
 class Budget:
@@ -57,9 +73,22 @@ class CostMeter:
     """What architectures cost in `params`, `macs` or `latency_ms`; each distinct network is counted once."""
 
     def __init__(self, space: SearchSpace, info: ImageInfo, table: LatencyTable | None = None) -> None:
-        self.space, self.info, self.table = space, info, table
+        self.space, self.info = space, info
         self._counted: dict[tuple[str, Architecture], float] = {}
-        self._supernet: Supernet | None = None
+        self.predict = table.predictor(space) if table else None
+
+    @staticmethod
+    def of(budget: Budget, space: SearchSpace, info: ImageInfo) -> "CostMeter":
+        """Reads the budget's latency table, where it has one."""
+        if budget.latency_table is None:
+            return CostMeter(space, info)
+        table = LatencyTable.read(budget.latency_table)
+        table.check(space, info, budget.latency_table)
+        return CostMeter(space, info, table)
+
+    def excess(self, architecture: Architecture, limits: Mapping[str, float]) -> float:
+        """The largest share of a limit that is used up."""
+        return max(self.cost(name, architecture) / limit for name, limit in limits.items())
 
     def cost(self, name: str, architecture: Architecture) -> float:
         key = name, self.space.canonical(architecture)
@@ -69,17 +98,11 @@ class CostMeter:
 
     def _count(self, name: str, architecture: Architecture) -> float:
         if name == "latency_ms":
-            assert self.table is not None
-            return self.table.predict(self._supernet_without_weights().gates_of(architecture))
+            assert self.predict is not None
+            return self.predict(architecture)
         with torch.device("meta"):
             network = self.space.build(architecture)
             return count_parameters(network) if name == "params" else multiply_adds(network, self.info)
-
-    def _supernet_without_weights(self) -> Supernet:
-        if self._supernet is None:
-            with torch.device("meta"):
-                self._supernet = self.space.build_supernet(SupernetOptions(form="side_by_side"))
-        return self._supernet
 
 
 @dataclass
@@ -95,11 +118,7 @@ class Affordable:
         """None where the budget limits nothing."""
         if not budget.limits:
             return None
-        table = None
-        if budget.latency_table is not None:
-            table = LatencyTable.read(budget.latency_table)
-            table.check(space, info, budget.latency_table)
-        return Affordable(CostMeter(space, info, table), budget.limits)
+        return Affordable(CostMeter.of(budget, space, info), budget.limits)
 
     def __post_init__(self) -> None:
         self.frugal = self._least(self._excess)
@@ -110,7 +129,7 @@ class Affordable:
             if least > limit:
                 raise ConfigError(
                     f"budget.{name}={limit:g}: no network of this space costs so little; the cheapest found "
-                    f"has {least:,.6g} {UNITS[name]}. Raise the budget, or make the space smaller."
+                    f"has {told({name: least})}. Raise the budget, or make the space smaller."
                 )
         raise ConfigError(
             f"budget: each limit can be met alone, but no network was found that meets {dict(self.limits)} "
@@ -124,8 +143,7 @@ class Affordable:
         return self._excess(architecture) <= 1.0
 
     def _excess(self, architecture: Architecture) -> float:
-        """The largest share of a limit that is used up."""
-        return max(self.meter.cost(name, architecture) / limit for name, limit in self.limits.items())
+        return self.meter.excess(architecture, self.limits)
 
     def _least(self, value: Callable[[Architecture], float]) -> Architecture:
         """The architecture of least value that changing one choice at a time leads to."""

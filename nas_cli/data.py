@@ -86,7 +86,7 @@ class Part(Protocol):
     def select(self, indices: Tensor) -> Self:
         """The part that has these images, in this order."""
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "Part":
         """The same images, read onto the device."""
 
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,6 +102,10 @@ class Images:
 
     pixels: Tensor
     labels: Tensor
+
+    def __deepcopy__(self, memo: object) -> "Images":
+        """Nobody writes to them."""
+        return self
 
     @property
     def device(self) -> torch.device:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from nas_cli.architecture import Architecture
 from nas_cli.errors import UnsupportedError
+from nas_cli.rehearsal import Piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,13 @@ class Evaluator(ABC):
             f"{type(self).__name__} has one alone. "
             "Use evaluator=from_scratch, or a table with evaluator=tabular."
         )
+
+    def pieces(self, architecture: Architecture, evaluations: Mapping[int | None, float]) -> list[Piece]:
+        """What scoring consists of when so many architectures like this one are scored at each fidelity.
+
+        Nothing where that takes no time to speak of, or none can be told.
+        """
+        return []
 
     def report(self, architecture: Architecture) -> Mapping[str, float]:
         """What is told of the winner at the end and never searched on, such as a table's test accuracy."""

@@ -1,13 +1,12 @@
-"""Latency on this machine: measured of a network, predicted from a table of a space's candidates."""
+"""Latency on this machine, predicted from a table of a space's candidates."""
 
 import hashlib
+import itertools
 import json
+import logging
 import random
 import statistics
-import time
-import timeit
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,26 +20,11 @@ from nas_cli.data import ImageInfo
 from nas_cli.errors import ConfigError
 from nas_cli.space import SearchSpace
 from nas_cli.supernet import Gate, Supernet, SupernetOptions
+from nas_cli.timing import Conditions, forward_of, measure, measure_networks, name_of
 
-FORMAT = 1
-ROUNDS = 5
-"""How often each thing is timed, the things in turn, so that a busy moment of the machine hits all alike."""
-
-
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """Where and how latencies are measured. `processor`: the name of what computes."""
-
-    processor: str
-    device: str
-    threads: int
-    batch_size: int
-    precision: str = "fp32"
-
-    @property
-    def text(self) -> str:
-        threads = f", {self.threads} thread{'s' * (self.threads > 1)}" if self.device == "cpu" else ""
-        return f"{self.processor}{threads}, batch {self.batch_size}, {self.precision}"
+FORMAT = 2
+SAMPLES = 200
+"""Of so many architectures those are taken that lie at even distances."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +58,12 @@ class LatencyTable:
             for candidate in active
         )
 
+    def predictor(self, space: SearchSpace) -> Callable[[Architecture], float]:
+        """`predict` of the space's architectures."""
+        with torch.device("meta"):
+            supernet = space.build_supernet(SupernetOptions(form="side_by_side"))
+        return lambda architecture: self.predict(supernet.gates_of(architecture))
+
     def to_json(self) -> str:
         return json.dumps(asdict(self)) + "\n"
 
@@ -92,7 +82,16 @@ class LatencyTable:
         return table
 
     def check(self, space: SearchSpace, info: ImageInfo, path: str) -> None:
-        """Raises ConfigError where the table is for another space, another size or other images."""
+        """Raises ConfigError where the table is for another space, another size or other images.
+
+        A table of another machine is used, with a warning that names both.
+        """
+        here = name_of(self.conditions.device)
+        if self.conditions.processor != here:
+            logging.getLogger(__name__).warning(
+                f"The latency table {path} was measured on {self.conditions.processor}, and this machine has "
+                f"{here}: its milliseconds are those of the other one. Make one here with `nas latency`."
+            )
         if self.fingerprint != fingerprint_of(space, info):
             raise ConfigError(
                 f"The latency table {path} was made for another space, other settings of it or other images. "
@@ -103,79 +102,58 @@ class LatencyTable:
 _MAKE_ONE = "`nas latency` writes one: outputs/latency/<stamp>/latency.json."
 
 
-def measure(
-    forwards: Sequence[Callable[[], object]], conditions: Conditions, seconds: float = 0.05
-) -> list[float]:
-    """Median milliseconds of each call, measured in turn for so many seconds a round; all warm up first.
-
-    One thread of a processor is measured in CPU time, so that other work on the machine disturbs it less.
-    """
-    alone = conditions.device == "cpu" and conditions.threads == 1
-    clock = time.process_time if alone else time.perf_counter
-    timers = [timeit.Timer(forward, timer=clock) for forward in forwards]
-    with _threads(conditions.threads):
-        counts = [max(1, round(2 * seconds / timer.timeit(2))) for timer in timers]
-        rounds = [
-            [1e3 * timer.timeit(count) / count for timer, count in zip(timers, counts, strict=True)]
-            for _ in range(ROUNDS)
-        ]
-    return [statistics.median(times) for times in zip(*rounds, strict=True)]
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _forward(module: nn.Module, images: Tensor) -> Callable[[], object]:
-    """A forward pass that is over when the call returns."""
-
-    def forward() -> None:
-        with torch.inference_mode():
-            module(images)
-        if images.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    return forward
-
-
 def measure_table(
-    space: SearchSpace, info: ImageInfo, conditions: Conditions, num_networks: int = 8
+    space: SearchSpace, info: ImageInfo, conditions: Conditions, num_networks: int = 12
 ) -> LatencyTable:
-    """Time every candidate of the space once for each of its shapes, and some networks for their rest.
+    """Time every candidate of the space once for each of its shapes, then some networks to fit the sums to.
 
+    In a network a candidate finds other data in the caches than by itself, and sums and joins cost too: so
+    all entries are multiplied by one factor, and what networks take beside them is `fixed_ms`.
     Raises UnsupportedError where the candidates of the space are no modules of their own.
     """
-    supernet = _plain_supernet(space).to(torch.device(conditions.device))
+    supernet = _plain_supernet(space)
     sites = Sites.of(supernet, info, conditions.batch_size)
     times = _time_once_each(sites, conditions)
     entries = [
         [[sum(times[site] for site in found) for found in row] for row in gate] for gate in sites.places
     ]
-    table = LatencyTable(conditions, sites.fingerprint, 0.0, entries)
-    rng = random.Random(0)
-    architectures = [space.sample(rng) for _ in range(num_networks)]
-    measured = measure_networks(space, info, architectures, conditions)
-    predicted = [table.predict(supernet.gates_of(architecture)) for architecture in architectures]
-    rest = statistics.median(real - sums for real, sums in zip(measured, predicted, strict=True))
-    return replace(table, fixed_ms=max(rest, 0.0))
+    sums = LatencyTable(conditions, sites.fingerprint, 0.0, entries)
+    predict = sums.predictor(space)
+    architectures = spread_over(space, predict, num_networks, seed=0)
+    measured = [timing.median for timing in measure_networks(space, info, architectures, conditions)]
+    factor, rest = _line([predict(architecture) for architecture in architectures], measured)
+    scaled = [[[factor * time for time in row] for row in gate] for gate in entries]
+    return replace(sums, fixed_ms=rest, entries=scaled)
 
 
-def measure_networks(
-    space: SearchSpace, info: ImageInfo, architectures: Sequence[Architecture], conditions: Conditions
-) -> list[float]:
-    """The latency of each architecture's network, in milliseconds."""
-    images = _random_images((conditions.batch_size, info.channels, info.size, info.size), conditions)
-    networks = [
-        space.build(architecture).to(images.device).to(memory_format=torch.channels_last)
-        for architecture in architectures
+def _line(sums: Sequence[float], measured: Sequence[float]) -> tuple[float, float]:
+    """Factor and constant that make measured latencies of sums, by Theil and Sen's medians of slopes."""
+    points = list(zip(sums, measured, strict=True))
+    slopes = [
+        (one[1] - other[1]) / (one[0] - other[0])
+        for one, other in itertools.combinations(points, 2)
+        if one[0] != other[0]
     ]
-    return measure([_forward(network.eval(), images) for network in networks], conditions)
+    factor = min(max(statistics.median(slopes), 0.5), 2.0) if slopes else 1.0  # noise alone is further away
+    rest = statistics.median(real - factor * predicted for predicted, real in points)
+    return factor, max(rest, 0.0)
+
+
+def spread_over(
+    space: SearchSpace, value: Callable[[Architecture], float], count: int, seed: int
+) -> list[Architecture]:
+    """Sampled architectures at even distances over the range of a value, the least first."""
+    rng = random.Random(seed)
+    sampled = {space.canonical(space.sample(rng)): None for _ in range(max(SAMPLES, count))}
+    values = {architecture: value(architecture) for architecture in sampled}
+    least, most = min(values.values()), max(values.values())
+    chosen = []
+    for place in range(min(count, len(values))):
+        wanted = least + (most - least) * place / max(count - 1, 1)
+        nearest = min(values, key=lambda architecture: abs(values[architecture] - wanted))
+        chosen.append(nearest)
+        del values[nearest]
+    return chosen
 
 
 def fingerprint_of(space: SearchSpace, info: ImageInfo) -> str:
@@ -190,7 +168,10 @@ Site = tuple[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Sites:
-    """`places[gate][row][candidate]`: all sites that run where it is picked. `modules`: one for each site."""
+    """`places[gate][row][candidate]`: all sites that run where it is picked. `modules`: one for each site.
+
+    The sites are those of the published networks, which may differ from the supernet's.
+    """
 
     places: list[list[list[list[Site]]]]
     modules: dict[Site, nn.Module]
@@ -201,11 +182,14 @@ class Sites:
         modules: dict[Site, nn.Module] = {}
 
         def sites_of(gate: int, row: int, candidate: int) -> list[Site]:
-            running = [
-                module for module in supernet.candidate_modules(gate, row, candidate) if id(module) in shapes
-            ]
-            found = [(str(module), shapes[id(module)]) for module in running]
-            modules.update(zip(found, running, strict=True))
+            pairs = zip(
+                supernet.candidate_modules(gate, row, candidate),
+                supernet.final_modules(gate, row, candidate),
+                strict=True,
+            )
+            final = {id(module): alone for module, alone in pairs if id(module) in shapes}
+            found = [(str(module), shapes[place]) for place, module in final.items()]
+            modules.update(zip(found, final.values(), strict=True))
             return found
 
         places = [
@@ -248,13 +232,6 @@ def _input_shapes(supernet: Supernet, info: ImageInfo, batch_size: int) -> dict[
 
 
 def _time_once_each(sites: Sites, conditions: Conditions) -> Mapping[Site, float]:
-    forwards = [
-        _forward(module.eval(), _random_images(shape, conditions))
-        for (_, shape), module in sites.modules.items()
-    ]
-    return dict(zip(sites.modules, measure(forwards, conditions, seconds=0.02), strict=True))
-
-
-def _random_images(shape: tuple[int, ...], conditions: Conditions) -> Tensor:
-    images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    return images.to(conditions.device).contiguous(memory_format=torch.channels_last)
+    forwards = [forward_of(module, shape, conditions) for (_, shape), module in sites.modules.items()]
+    timings = measure(forwards, conditions, seconds=0.02)
+    return {site: timing.median for site, timing in zip(sites.modules, timings, strict=True)}

@@ -11,6 +11,7 @@ from nas_cli.data import NO_AUGMENTATION, Batch, Batches, ImageInfo, Part
 from nas_cli.errors import UnsupportedError
 from nas_cli.layers.drop_path import set_drop_path
 from nas_cli.recipe import Recipe
+from nas_cli.rehearsal import Piece
 from nas_cli.seeds import stream
 from nas_cli.trainer import Trainer
 from nas_cli.training import Descent, EpochWork, State, Tally
@@ -42,7 +43,7 @@ class NetworkTraining(EpochWork):
         )
         self.epochs = recipe.epochs
         self.steps_per_epoch = recipe.steps_per_epoch or len(self.data)
-        self.images_per_step = recipe.batch_size
+        self.batch_size = self.images_per_step = recipe.batch_size
         self.descent = Descent(network.parameters(), recipe, self.epochs, self.steps_per_epoch)
         self.average = average_of(network, recipe.average_decay) if recipe.average_decay else None
         self.tally = Tally(trainer.device)
@@ -121,7 +122,33 @@ class NetworkTraining(EpochWork):
 
 def accuracy(network: nn.Module, part: Part, info: ImageInfo, trainer: Trainer, batch_size: int) -> float:
     """The share of a part's images that a network in evaluation mode gets right, in percent."""
-    batches = Batches(
+    batches = _in_order(part, info, batch_size)
+    network.eval()
+    correct = torch.zeros((), device=trainer.device)
+    with torch.inference_mode(), trainer.autocast():
+        for plain in batches.steps(0, len(batches)):
+            batch = trainer.arrange(plain)
+            correct += (network(batch.images).argmax(1) == batch.labels).sum()
+    return 100.0 * float(correct) / len(part)
+
+
+def scoring(
+    network: nn.Module, part: Part, info: ImageInfo, trainer: Trainer, batch_size: int, *, times: float = 1
+) -> Piece:
+    """One batch of what `accuracy` does, when that is done so many times."""
+    batches = _in_order(part, info, batch_size)
+
+    def do(num_images: int) -> None:
+        batch = trainer.arrange(batches.batch(0))
+        network.eval()
+        with torch.inference_mode(), trainer.autocast():
+            network(batch.images[:num_images])
+
+    return Piece("scoring", times * len(batches), min(batch_size, len(part)), do)
+
+
+def _in_order(part: Part, info: ImageInfo, batch_size: int) -> Batches:
+    return Batches(
         part,
         info,
         batch_size=batch_size,
@@ -130,10 +157,3 @@ def accuracy(network: nn.Module, part: Part, info: ImageInfo, trainer: Trainer, 
         shuffle=False,
         drop_last=False,
     )
-    network.eval()
-    correct = torch.zeros((), device=trainer.device)
-    with torch.inference_mode(), trainer.autocast():
-        for plain in batches.steps(0, len(batches)):
-            batch = trainer.arrange(plain)
-            correct += (network(batch.images).argmax(1) == batch.labels).sum()
-    return 100.0 * float(correct) / len(part)

@@ -175,6 +175,11 @@ class SamplingStrategy(Strategy):
             yield Found(proposal.architecture, evaluation, proposal.fidelity)
             self.observe(proposal.architecture, evaluation)
 
+    def expected(self, evaluator: Evaluator) -> dict[int | None, float]:
+        """How many evaluations of each fidelity are to be expected; none where a budget ends the search."""
+        limit = self._limit(evaluator)
+        return {} if limit is None else {None: float(limit)}
+
     def _limit(self, evaluator: Evaluator) -> int | None:
         usual = self.usual_evaluations if evaluator.budget_seconds is None else None
         return self.num_evaluations or usual
@@ -223,6 +228,8 @@ class WeightSharingStrategy(Strategy, EpochWork):
 
     supernet: Supernet
     draws: torch.Generator
+    num_scored = 1
+    """How many architectures are scored with the trained weights to derive one."""
     path_weight = 1.0
     """What the gradient of each path is multiplied by before they are summed."""
 
@@ -246,7 +253,7 @@ class WeightSharingStrategy(Strategy, EpochWork):
         )
         self.epochs = recipe.epochs
         self.steps_per_epoch = recipe.steps_per_epoch or len(self.train_data)
-        self.images_per_step = 2 * size
+        self.batch_size, self.images_per_step = size, 2 * size
         self.descent = Descent(self.supernet.parameters(), recipe, self.epochs, self.steps_per_epoch)
         self.draws = stream(problem.seed, "paths", 0)
         self.train_tally, self.valid_tally = Tally(trainer.device), Tally(trainer.device)
@@ -302,6 +309,8 @@ class WeightSharingStrategy(Strategy, EpochWork):
 
     def search(self, run: Run, evaluator: Evaluator) -> Found:
         self.log = run.log
+        if self.gate_weights() is not None:
+            run.write_json("gates.json", self._gate_names())
         run_epochs(self, run, "search")
         architecture = self.derive(run, evaluator)
         self._watch(architecture)
@@ -345,6 +354,7 @@ class WeightSharingStrategy(Strategy, EpochWork):
         record: dict[str, Json] = {**figures, "learning_rate": self.descent.learning_rate}
         if (weights := self.gate_weights()) is not None:
             record["gate_entropy"] = gate_entropy(weights)
+            record["gates"] = [[_rounded(row) for row in gate.tolist()] for gate in weights]
         if (architecture := self.current()) is None:
             return record
         shares = skip_shares(self.problem.space, architecture)
@@ -353,6 +363,13 @@ class WeightSharingStrategy(Strategy, EpochWork):
             **record,
             **{f"skip_share_{cell}": share for cell, share in shares.items()},
             "choices": dict(self.problem.space.options_of(architecture)),
+        }
+
+    def _gate_names(self) -> dict[str, Json]:
+        """What the `gates` of the metrics are of: a name for each row, and for each candidate of a gate."""
+        return {
+            "rows": [list(names) for names in self.supernet.row_names],
+            "candidates": [list(names) for names in self.supernet.candidates],
         }
 
     def _watch(self, architecture: Architecture) -> None:
@@ -377,6 +394,11 @@ class WeightSharingStrategy(Strategy, EpochWork):
         self.train_tally.load(cast(Tensor, state["train_tally"]))
         self.valid_tally.load(cast(Tensor, state["valid_tally"]))
         self.load_architecture_state(cast(State, state["architecture"]))
+
+
+def _rounded(row: list[float]) -> list[Json]:
+    """Four digits are enough for a picture, and keep the lines short."""
+    return [round(weight, 4) for weight in row]
 
 
 def _refuse_without_effect(recipe: Recipe) -> None:

@@ -103,6 +103,14 @@ class Supernet(nn.Module, ABC):
         """Which rows (gate, row) are summed at one node; elsewhere every row is a group of its own."""
         return tuple(((gate, row),) for gate, (rows, _) in enumerate(self.gate_shapes) for row in range(rows))
 
+    @property
+    def row_names(self) -> tuple[tuple[str, ...], ...]:
+        """What the rows of each gate are called, for people: `kind.place`, or a number where nothing is."""
+        return tuple(
+            tuple(f"gate{gate}" if rows == 1 else f"gate{gate}.row{row}" for row in range(rows))
+            for gate, (rows, _) in enumerate(self.gate_shapes)
+        )
+
     def candidate_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
         """The modules, all over the network, that run where this candidate is picked.
 
@@ -112,6 +120,10 @@ class Supernet(nn.Module, ABC):
             f"The candidates of {type(self).__name__} are no modules of their own: there is nothing to time. "
             "Choose a space whose candidates stand side by side, such as space=darts."
         )
+
+    def final_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
+        """What `SearchSpace.build` has in place of each of `candidate_modules`: the same, or new ones."""
+        return self.candidate_modules(gate, row, candidate)
 
     def sort_channels(self, narrowest: int | None = None) -> None:
         """Bring the important ones first of the channels that narrower candidates share with wider ones.

@@ -111,8 +111,16 @@ class EpochWork(ABC):
     epochs: int
     steps_per_epoch: int
     images_per_step: int
+    batch_size: int
     finished = False
     """Set by `end_epoch` (and kept in the state) where no further epoch is wanted."""
+
+    def kinds_of_steps(self) -> list[tuple[str, int, int]]:
+        """Steps that take the same time: what they are called, the first of them, and how many there are.
+
+        As many as there are follow the first one, unless the epoch ends before.
+        """
+        return [("step", 0, self.epochs * self.steps_per_epoch)]
 
     @abstractmethod
     def start_epoch(self, epoch: int) -> None: ...

@@ -236,7 +236,10 @@ def test_weights_that_do_not_fit_are_told_with_what_differs(
         (["dataset=npz", "dataset.path=small.npz"], ["small.npz", "4 x 4 pixels", "8 to 224", "Resize"]),
         (["dataset=folder", "dataset.path=none"], ["dataset.path=none", "one folder a class"]),
         (["dataset=folder", "dataset.path=flat"], ["flat holds 1 images", "a folder of its own"]),
-        (["dataset=folder", "dataset.path=photos"], ["photos/cat/torn.png", "skip_unreadable=true"]),
+        (
+            ["dataset=folder", "dataset.path=photos", "dataset.cache_gb=0"],
+            ["photos/cat/torn.png", "skip_unreadable=true"],
+        ),
         (["dataset.limit=5000"], ["dataset.limit=5000", "1437", "at most 1437"]),
         (["dataset.limit=5"], ["dataset.limit=5", "at least 10"]),
         (["dataset.limit=1.5"], ["dataset.limit=1.5", "a whole number at least 2, or null"]),
@@ -248,7 +251,7 @@ def test_wrong_images_are_told_with_the_remedy(refused: Refused, words: list[str
 
 
 def test_a_search_goes_on_without_an_unreadable_image_where_asked(capsys: pytest.CaptureFixture[str]) -> None:
-    photos = ["dataset=folder", "dataset.path=photos", "dataset.skip_unreadable=true"]
+    photos = ["dataset=folder", "dataset.path=photos", "dataset.cache_gb=0", "dataset.skip_unreadable=true"]
     assert main(["search", "recipe=smoke", *SMALL, *SAMPLED, *SHORT, *photos]) == 0
     assert "Going on without photos/cat/torn.png" in capsys.readouterr().err
 

@@ -185,7 +185,9 @@ def test_a_folder_of_pictures_is_searched_on(mode: str, size: int, channels: int
     save_pictures(mode, size)
     space = ["space=darts", "space.num_cells=3", "space.channels=2", "space.num_nodes=1"]
     recipe = ["recipe=smoke", "recipe.epochs=1", "recipe.batch_size=4"]
-    run = search(Path("run"), *space, *recipe, "dataset=folder", "dataset.path=pictures")
+    run = search(
+        Path("run"), *space, *recipe, "dataset=folder", "dataset.path=pictures", "dataset.cache=cache"
+    )
     images = json.loads((run / "images.json").read_text())
     assert (images["channels"], images["size"], images["class_names"]) == (channels, size, ["cats", "dogs"])
 
@@ -219,6 +221,32 @@ def test_an_earlier_epoch_of_a_gradient_search_is_derived(darts_search: Path) ->
     assert genotype["found_by"]["epoch"] == 1
     first_epoch = json.loads((darts_search / "metrics.jsonl").read_text().splitlines()[0])
     assert genotype["choices"] == first_epoch["choices"]
+
+
+def test_the_best_within_a_budget_is_derived_without_searching_again(
+    ofa_search: Path, random_search: Path
+) -> None:
+    for folder in (ofa_search, random_search):
+        history = sorted({line["score"] for line in lines(folder / "history.jsonl")})
+        whole = read(derive(folder, "budget.params=1e9") / "genotype.json")
+        assert whole["found_by"]["score"] == history[-1]
+        Path("derived").rename(f"{folder.parent.name}-derived")
+
+
+def test_a_smaller_budget_derives_a_smaller_network(
+    ofa_search: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    front = json.loads((ofa_search / "front.json").read_text())
+    assert (ofa_search / "front.svg").exists()
+    least = min(entry["objectives"]["multiply_adds"] for entry in front)
+    derived = read(derive(ofa_search, f"budget.macs={least}") / "genotype.json")
+    assert derived["choices"] == front[-1]["choices"]
+    words = ["derive", f"run={ofa_search}", "hydra.run.dir=none"]
+    assert main([*words, "budget.macs=10"]) == 2
+    assert "budget.macs=10: none of the" in capsys.readouterr().err
+    assert main([*words, "budget.latency_ms=3"]) == 2
+    assert "budget.latency_table" in capsys.readouterr().err
+    assert not Path("none").exists()
 
 
 def test_an_epoch_and_a_top_are_refused_together(
@@ -316,10 +344,10 @@ def test_darts_own_text_is_retrained_from_a_file_and_from_the_command_line() -> 
     assert parameters(retrain(DARTS_V1, *SMALL)) == from_file
 
 
-def test_a_profile_in_json_is_two_numbers_and_nothing_else(
+def test_a_profile_in_json_is_one_object_and_nothing_else(
     darts_search: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["profile", "--json", f"genotype={darts_search / 'genotype.json'}"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures.keys() == {"parameters", "multiply_adds"}
+    assert {"parameters", "multiply_adds", "latency_ms"} < figures.keys()
     assert not Path("outputs").exists()

@@ -59,3 +59,45 @@ def test_an_auxiliary_head_runs_in_training_only_and_costs_nothing() -> None:
 def test_shared_parameters_count_once() -> None:
     linear = nn.Linear(4, 4)
     assert count_parameters(nn.Sequential(linear, linear)) == 20
+
+
+def test_strides_dilation_and_groups_are_counted_as_torch_computes_them() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, (1, 3), stride=(2, 1), padding=(0, 1), groups=3),
+        nn.BatchNorm2d(6),
+        nn.Conv2d(6, 2, 3, dilation=2),
+    )
+    network.insert(2, nn.ZeroPad2d(2))  # 4x8 maps of 6*1*3 weights, padded to 8x12; then 4x8 of 2*6*9
+    assert multiply_adds(network, image_info(8)) == 4 * 8 * 18 + 4 * 8 * 108
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_products_that_are_no_layers_are_counted_too(device: str) -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.empty(64, 10))
+
+        def forward(self, images: Tensor) -> Tensor:
+            rows = images.flatten(2)
+            return (rows @ rows.transpose(1, 2)).sum() + rows[:, 0] @ self.weight
+
+    with torch.device(device):
+        network = Attention()
+    assert multiply_adds(network, image_info(8)) == 3 * 3 * 64 + 64 * 10
+
+
+def test_a_network_that_reads_its_weights_by_itself_is_counted_on_the_meta_device() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(3, 1, 1))
+            self.conv = nn.Conv2d(3, 1, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            convolved: Tensor = self.conv(self.scale * images)
+            return convolved
+
+    with torch.device("meta"):
+        network = Scaled()
+    assert multiply_adds(network, image_info(8)) == 64 * 3

@@ -1,6 +1,8 @@
 """Latency tables: their sums, their files, and what they are refused for."""
 
+import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,10 @@ import torch
 
 from nas_cli.data import ImageInfo
 from nas_cli.errors import ConfigError, UnsupportedError
-from nas_cli.latency import Conditions, LatencyTable, measure, measure_table
+from nas_cli.latency import LatencyTable, fingerprint_of, measure_table, spread_over
 from nas_cli.spaces.nasbench201 import NasBench201
 from nas_cli.supernet import Gate
+from nas_cli.timing import Conditions, measure, measure_networks
 from tests.toy import INFO, ToySpace
 
 IMAGES = ImageInfo(channels=3, size=8, class_names=("a", "b"), mean=(0.5,) * 3, std=(0.2,) * 3, mirror=True)
@@ -50,8 +53,8 @@ def test_a_missing_file_and_a_later_format_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="There is no latency table"):
         LatencyTable.read(tmp_path / "none.json")
     file = tmp_path / "later.json"
-    file.write_text(json.dumps(json.loads(TABLE.to_json()) | {"format": 2}))
-    with pytest.raises(ConfigError, match="format 2"):
+    file.write_text(json.dumps(json.loads(TABLE.to_json()) | {"format": 3}))
+    with pytest.raises(ConfigError, match="format 3"):
         LatencyTable.read(file)
 
 
@@ -70,6 +73,36 @@ def test_a_table_of_another_size_of_the_space_is_refused() -> None:
         table.check(small_space(channels=8), IMAGES, "latency.json")
 
 
+def test_a_table_of_another_machine_is_used_with_a_warning_that_names_both(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    table = replace(TABLE, fingerprint=fingerprint_of(small_space(), IMAGES))
+    table.check(small_space(), IMAGES, "latency.json")
+    assert "latency.json was measured on a processor, and this machine has" in caplog.text
+    caplog.clear()
+    here = replace(table, conditions=Conditions.here("cpu", threads=1, batch_size=2))
+    here.check(small_space(), IMAGES, "latency.json")
+    assert not caplog.text
+
+
+def test_a_table_predicts_networks_that_it_was_not_made_from() -> None:
+    table = measure_table(small_space(channels=16), IMAGES, CONDITIONS)
+    predict = table.predictor(small_space(channels=16))
+    architectures = spread_over(small_space(channels=16), predict, 5, seed=1)
+    measured = measure_networks(small_space(channels=16), IMAGES, architectures, CONDITIONS)
+    assert predict(architectures[0]) < predict(architectures[-1])
+    assert measured[0].median < measured[-1].median
+
+
+def test_architectures_are_spread_evenly_over_the_range_of_a_value() -> None:
+    space = small_space()
+    chosen = spread_over(space, lambda architecture: float(sum(architecture.picks)), 5, seed=0)
+    sums = [sum(architecture.picks) for architecture in chosen]
+    assert sums == sorted(set(sums))
+    assert max(sums) - min(sums) >= 15
+    assert max(after - before for before, after in itertools.pairwise(sums)) <= 6
+
+
 def test_a_space_whose_candidates_are_no_modules_has_no_table() -> None:
     with pytest.raises(UnsupportedError, match="nothing to time"):
         measure_table(ToySpace(INFO), INFO, CONDITIONS)
@@ -79,5 +112,5 @@ def test_the_slower_of_two_calls_takes_longer_and_the_threads_are_as_before() ->
     before = torch.get_num_threads()
     small, large = torch.rand(8, 8), torch.rand(256, 256)
     quick, slow = measure([lambda: small @ small, lambda: large @ large], CONDITIONS, seconds=0.01)
-    assert 0 < quick < slow
+    assert 0 < quick.median < slow.median
     assert torch.get_num_threads() == before

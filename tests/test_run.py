@@ -405,6 +405,19 @@ def test_a_value_that_could_not_be_loaded_is_refused_on_saving(saved: Run) -> No
     assert saved.load_checkpoint() is not None
 
 
+# Memory
+
+
+def test_no_memory_left_is_a_sentence_with_remedies(folder: Path) -> None:
+    with (
+        pytest.raises(TrainingError, match=r"no memory left .*recipe\.batch_size.*--resume") as caught,
+        Run.create(folder, "search", CONFIG),
+    ):
+        torch.empty(2**50)
+    assert "can't allocate memory" in str(caught.value.__cause__)
+    assert "no memory left" in str(Run.open(folder).status()["error"])
+
+
 # The log
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -196,6 +197,14 @@ def test_the_gates_of_an_architecture_have_the_shapes_the_supernet_says(name: st
 
 
 @every_space
+def test_every_row_of_a_gate_has_a_name_of_its_own(name: str) -> None:
+    supernet = trained_supernet(name)[1]
+    names = supernet.row_names
+    assert [len(rows) for rows in names] == [shape[0] for shape in supernet.gate_shapes]
+    assert len(set(sum(names, ()))) == sum(map(len, names))
+
+
+@every_space
 def test_a_cut_out_shares_no_weight_with_the_supernet(name: str) -> None:
     space, supernet = trained_supernet(name)
     network = supernet.cut_out(space.sample(random.Random(0)))
@@ -272,6 +281,25 @@ def test_a_candidate_has_modules_of_its_own_or_a_reason(name: str) -> None:
             ids = {id(module) for module in supernet.candidate_modules(gate, row, candidate)}
             assert ids <= within - seen
             seen |= ids
+
+
+@every_space
+def test_a_candidates_final_modules_are_what_the_published_network_has(name: str) -> None:
+    space, supernet = trained_supernet(name)
+    if refusal_of(lambda: supernet.final_modules(0, 0, 0)):
+        return
+    architecture = space.sample(random.Random(2))
+    published = Counter(str(module) for module in space.build(architecture).modules())
+    picked = Counter(
+        str(module)
+        for k, gate in enumerate(supernet.gates_of(architecture))
+        for row, active in enumerate(gate.active)
+        for candidate in active
+        if supernet.candidates[k][candidate] != "none"
+        for module in supernet.final_modules(k, row, candidate)
+        if not isinstance(module, nn.Identity)
+    )
+    assert picked <= published
 
 
 @every_space

@@ -24,8 +24,8 @@ from scipy.stats import spearmanr
 
 from nas_cli.architecture import Architecture, Genotype, read_genotype
 from nas_cli.commands.setup import make_problem
-from nas_cli.config import build
 from nas_cli.evaluator import Evaluator
+from nas_cli.evaluators.shared_weights import SharedWeights
 from nas_cli.evaluators.tabular import Table, read_table
 from nas_cli.run import Run
 from nas_cli.strategy import Problem
@@ -41,11 +41,10 @@ def main() -> None:
         search(folder, arguments.data / "cifar10_20k.npz", arguments.seed, arguments.words)
     run = Run.open(folder)
     config = OmegaConf.create(run.config)
-    config.evaluator.run = str(folder)
     problem = make_problem(config)
     table = read_table(str(arguments.data / "nasbench201.npz"))
     print_search(run, problem, table)
-    print_ranking(problem, build(Evaluator, config.evaluator, problem, None), table, arguments.cells)
+    print_ranking(problem, SharedWeights(problem, run=str(folder)), table, arguments.cells)
 
 
 def search(folder: Path, images: Path, seed: int, words: list[str]) -> None:

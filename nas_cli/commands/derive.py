@@ -1,12 +1,15 @@
 """`nas derive`: read architectures out of a search, draw them and say what they cost."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from nas_cli.architecture import Architecture, Json, Option, read_genotype
+from nas_cli.budget import Budget, CostMeter, told
 from nas_cli.commands.handover import save_sub_network, trained_supernet
 from nas_cli.commands.setup import (
     architecture_of,
@@ -36,12 +39,14 @@ class Candidate:
 def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
     """Write the best `top` architectures of a search, or that of one `epoch`, with drawings and costs.
 
-    Where a sub-network of a supernet is the network as published, it comes with its weights as well.
+    With a budget the best that keep to it are written; nothing is searched again. Where a sub-network of a
+    supernet is the network as published, it comes with its weights as well.
     """
     search = Run.open(find_run(config.run, Path("outputs"), "search"))
     info = ImageInfo.from_json(cast(dict[str, object], search.read_json("images.json")))
     space = build(SearchSpace, OmegaConf.create(cast(dict[str, Json], search.config["space"])), info)
-    candidates = _choose(search, space, config.top, config.epoch)
+    limits = _limits(config, search, space, info)
+    candidates = _choose(search, space, config.top, config.epoch, limits)
     with Run.create(folder, "derive", plain(config)) as run:
         trained = trained_supernet(search, space, run)
         for place, candidate in enumerate(candidates, start=1):
@@ -57,7 +62,45 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
                     "model": str(model),
                     "next": f"nas retrain genotype={files['file']} weights={model}",
                 }
-            print_table(f"derive {place}", _rows(space, info, candidate) | files)
+            rows = _rows(space, info, candidate)
+            if limits is not None:
+                rows["within budget"] = limits.told(candidate)
+            print_table(f"derive {place}", rows | files)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a derived network may cost."""
+
+    meter: CostMeter
+    limits: Mapping[str, float]
+
+    def excess(self, candidate: Candidate) -> float:
+        return self.meter.excess(candidate.architecture, self.limits)
+
+    def told(self, candidate: Candidate) -> str:
+        return told({name: self.meter.cost(name, candidate.architecture) for name in self.limits})
+
+    def within(self, candidates: Sequence[Candidate], top: int) -> list[Candidate]:
+        """The first `top` that keep to them. Raises ConfigError, with the nearest there is, for none."""
+        if first := list(islice((one for one in candidates if self.excess(one) <= 1.0), top)):
+            return first
+        wanted = " ".join(f"budget.{name}={limit:g}" for name, limit in self.limits.items())
+        raise ConfigError(
+            f"{wanted}: none of the {len(candidates)} architectures that this search looked at costs so "
+            f"little; the nearest has {self.told(min(candidates, key=self.excess))}. Raise the budget, or "
+            "search anew with it."
+        )
+
+
+def _limits(config: DictConfig, search: Run, space: SearchSpace, info: ImageInfo) -> Limits | None:
+    """None without a budget. A latency is predicted from the search's own table where no other is named."""
+    node = config.budget.copy()
+    if node.get("latency_ms") is not None and node.get("latency_table") is None:
+        searched = cast(dict[str, Json], search.config.get("budget") or {})
+        node.latency_table = searched.get("latency_table")
+    budget = build(Budget, node)
+    return Limits(CostMeter.of(budget, space, info), budget.limits) if budget.limits else None
 
 
 def _rows(space: SearchSpace, info: ImageInfo, candidate: Candidate) -> dict[str, str]:
@@ -68,12 +111,15 @@ def _rows(space: SearchSpace, info: ImageInfo, candidate: Candidate) -> dict[str
     return rows | cost_rows(published_cost(space, candidate.architecture, info))
 
 
-def _choose(search: Run, space: SearchSpace, top: int, epoch: int | None) -> list[Candidate]:
+def _choose(
+    search: Run, space: SearchSpace, top: int, epoch: int | None, limits: Limits | None
+) -> list[Candidate]:
     """The wanted architectures, the best (or newest) first. Raises ConfigError where there are too few."""
     if epoch is not None:
-        if top > 1:
+        if top > 1 or limits:
+            other = f"top={top}" if top > 1 else "budget.*"
             raise ConfigError(
-                f"top={top} epoch={epoch}: an epoch holds one architecture. Leave one of them out."
+                f"{other} epoch={epoch}: an epoch holds one architecture. Leave one of them out."
             )
         return [_of_epoch(search, space, epoch)]
     candidates = _distinct(space, [*_found(search, space), *_scored(search, space), *_epochs(search, space)])
@@ -81,10 +127,12 @@ def _choose(search: Run, space: SearchSpace, top: int, epoch: int | None) -> lis
         raise RunError(
             f"run={search.folder} has no epoch and no evaluation yet. Let it run: {search.resume_command}"
         )
+    if limits is not None:
+        candidates = limits.within(candidates, top)
     if top > len(candidates):
         raise ConfigError(
-            f"top={top}: {search.folder} holds {len(candidates)} different architectures. "
-            f"Give top={len(candidates)} or less."
+            f"top={top}: {search.folder} holds {len(candidates)} different architectures"
+            f"{' within the budget' if limits else ''}. Give top={len(candidates)} or less."
         )
     return candidates[:top]
 
@@ -98,14 +146,19 @@ def _found(search: Run, space: SearchSpace) -> list[Candidate]:
 
 
 def _scored(search: Run, space: SearchSpace) -> list[Candidate]:
-    """The evaluated architectures of the history, the best first."""
-    records = sorted(search.history(), key=lambda record: -cast(float, record["score"]))
+    """The evaluated architectures of the history, the best of the highest fidelity first."""
+    records = sorted(search.history(), key=_rank, reverse=True)
     return [
         Candidate(
             Architecture(tuple(cast(list[int], record["picks"]))), _origin(search, score=record["score"])
         )
         for record in records
     ]
+
+
+def _rank(record: Mapping[str, Json]) -> tuple[int, float]:
+    """Scores of two fidelities do not compare."""
+    return cast(int | None, record.get("fidelity")) or 0, cast(float, record["score"])
 
 
 def _epochs(search: Run, space: SearchSpace) -> list[Candidate]:

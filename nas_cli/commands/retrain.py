@@ -6,6 +6,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from nas_cli import preflight
 from nas_cli.architecture import Architecture, Genotype, Json, read_genotype
 from nas_cli.commands.setup import (
     architecture_of,
@@ -47,9 +48,14 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
         network, data.train, data.info, recipe=recipe, trainer=trainer, seed=config.seed
     )
     cost = published_cost(space, architecture, data.info)
+    expectation = None
+    if config.preflight and not resume:
+        room = preflight.room_of(plain(config), trainer.device, folder)
+        expectation = preflight.of_training(training, data.test, room)
     run = Run.resume(folder, "retrain") if resume else Run.create(folder, "retrain", plain(config))
     with run:
         run.log.info(f"Trained on: {trainer}")
+        preflight.tell(run, expectation)
         rebuilt = make_genotype(run, space, architecture, found_by_of(genotype))
         run.write_text("genotype.json", rebuilt.to_json())
         run_epochs(training, run, "retrain")

@@ -5,6 +5,7 @@ from typing import cast
 
 from omegaconf import DictConfig
 
+from nas_cli import preflight
 from nas_cli.architecture import Architecture, Json
 from nas_cli.commands.setup import make_genotype, make_problem, plain
 from nas_cli.config import build
@@ -23,9 +24,14 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
     strategy = build(Strategy, config.strategy, problem)
     evaluator = make_evaluator(config, problem, strategy)
     strategy.check_evaluator(evaluator)
+    expectation = None
+    if config.preflight and not resume:
+        room = preflight.room_of(plain(config), problem.trainer.device, folder)
+        expectation = preflight.of_search(strategy, evaluator, room)
     run = Run.resume(folder, "search") if resume else Run.create(folder, "search", plain(config))
     with run:
         run.log.debug(f"Searched on: {problem.trainer}")
+        preflight.tell(run, expectation)
         run.write_json("images.json", cast(Json, problem.data.info.to_json()))
         found = strategy.search(run, evaluator)
         found_by = _found_by(run, found, evaluator)

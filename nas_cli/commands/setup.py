@@ -14,11 +14,13 @@ from nas_cli.config import build
 from nas_cli.cost import Cost, cost_of
 from nas_cli.data import Dataset, ImageData, ImageInfo
 from nas_cli.drawing import png_of, svg_of
+from nas_cli.errors import ConfigError
 from nas_cli.recipe import Recipe
 from nas_cli.run import Run
 from nas_cli.space import SearchSpace
 from nas_cli.strategy import Problem
 from nas_cli.supernet import SupernetOptions
+from nas_cli.timing import Conditions
 from nas_cli.trainer import Trainer
 
 
@@ -50,6 +52,18 @@ def make_problem(config: DictConfig) -> Problem:
         seed=config.seed,
         affordable=Affordable.of(build(Budget, config.budget), space, data.info),
     )
+
+
+def conditions_of(config: DictConfig) -> Conditions:
+    """Where latencies are measured. Raises ConfigError for settings of the trainer that are not measured."""
+    trainer = build(Trainer, config.trainer)
+    if trainer.precision != "fp32" or trainer.memory_format != torch.channels_last:
+        raise ConfigError(
+            f"trainer.precision={config.trainer.precision} trainer.memory_format="
+            f"{config.trainer.memory_format}: latency is measured with trainer.precision=fp32 and "
+            "trainer.memory_format=channels_last. Leave them out."
+        )
+    return Conditions.here(trainer.device.type, config.threads, config.batch_size)
 
 
 def architecture_of(genotype: Genotype | GenotypeText, space: SearchSpace) -> Architecture:

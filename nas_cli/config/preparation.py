@@ -42,9 +42,19 @@ def prepare(request: Request) -> Request:
             return _find_latest(request, "evaluator.run", _latest_search)
     if request.command in ("retrain", "profile"):
         with composing(request):
+            if request.command == "profile" and _is_of_space(request):
+                return replace(request, overrides=(*request.overrides, "genotype=all"))
             request = _find_latest(request, "genotype", _latest_genotype)
             return _add_defaults(request)
     return request
+
+
+def _is_of_space(request: Request) -> bool:
+    """`nas profile space=NAME` without a genotype, or genotype=all."""
+    given = [override for override in parse(request) if override.get_key_element() == "genotype"]
+    if given:
+        return bool(given[-1].value() == "all")
+    return "space" in _chosen_groups(request)
 
 
 def quote(override: str, *, multirun: bool = False) -> str:

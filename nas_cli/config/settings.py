@@ -44,6 +44,8 @@ PLAIN: dict[str, Any] = {
     "batch_size": Annotated[int, Field(ge=1)],
     "threads": Annotated[int, Field(ge=1)],
     "checks": Annotated[int, Field(ge=2)],
+    "preflight": bool,
+    "samples": Annotated[int, Field(ge=1)],
 }
 """The settings that are no groups."""
 

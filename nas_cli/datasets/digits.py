@@ -1,13 +1,14 @@
 """Handwritten digits that come with scikit-learn: nothing to download."""
 
-import importlib.util
+import gzip
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from nas_cli.data import Dataset, ImageData, Images, stratified
 from nas_cli.datasets.assembly import assemble
@@ -23,7 +24,9 @@ class Digits(Dataset):
         self.limit = limit
 
     def load(self) -> ImageData:
-        images = Images(*_read())
+        values = _read_file()
+        pixels = np.rint(values[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+        images = Images(torch.from_numpy(pixels), torch.from_numpy(values[:, -1].astype(np.int64)))
         test, train = stratified(images.labels, NUM_TEST, stream(0, "test"))
         return assemble(
             images.select(train),
@@ -35,14 +38,13 @@ class Digits(Dataset):
         )
 
 
-def _read() -> tuple[Tensor, Tensor]:
-    """Pixels and labels, without the second that the import of scikit-learn takes.
+def _read_file() -> NDArray[np.float64]:
+    """64 values 0..16 and the label of each image.
 
-    Its file has a line an image: 64 values of 0 to 16, then the label.
+    The file is read without importing scikit-learn, which takes half as long as importing torch and 75 MB.
     """
-    spec = importlib.util.find_spec("sklearn")
-    assert spec is not None, "scikit-learn is a dependency"
-    assert spec.origin is not None
-    lines = np.loadtxt(Path(spec.origin).parent / "datasets/data/digits.csv.gz", delimiter=",")
-    pixels = np.rint(lines[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-    return torch.from_numpy(pixels), torch.from_numpy(lines[:, -1].astype(np.int64))
+    package = find_spec("sklearn")
+    assert package is not None, "scikit-learn is installed with this package"
+    assert package.origin is not None, "it is a folder with __init__.py"
+    with gzip.open(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz") as file:
+        return np.loadtxt(file, delimiter=",")

@@ -2,7 +2,7 @@
 
 import logging
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,17 @@ from torch import Tensor
 
 from nas_cli.data import Dataset, ImageData, Images, Part, stratified
 from nas_cli.datasets.assembly import assemble, limited
-from nas_cli.datasets.image_files import Header, StreamedImages, attempt_each, decode, read_header
-from nas_cli.errors import DataError
+from nas_cli.datasets.image_cache import Decoded, ImageCache, MappedImages
+from nas_cli.datasets.image_files import (
+    Header,
+    StreamedImages,
+    attempt_each,
+    decode,
+    read_digest,
+    read_header,
+)
+from nas_cli.errors import ConfigError, DataError
+from nas_cli.progress import Progress
 from nas_cli.seeds import stream
 
 Result = TypeVar("Result")
@@ -24,6 +33,7 @@ SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 VALIDATION = ("val", "valid", "validation")
 SMALLEST, LARGEST = 8, 224
 MEASURED_OF_A_STREAM = 4096
+IMAGES_A_LINE = 1000
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +57,11 @@ class Folder(Dataset):
 
     Without a `test` folder `val` is the test part, without both so much of the images as `test_fraction`
     says; with both, `val` joins the training part, as a search splits its own. Channels (1 grey, 3, 4
-    where all images have transparency), size, mean and std are found by looking. Images that need more
-    than `memory_gb` are decoded again each time they are read, and their mean and std are those of 4,096.
+    where all images have transparency), size, mean and std are found by looking.
+
+    Images are decoded once and kept, decoded, in the folder `cache`, of which at most `cache_gb` are used.
+    Those that need more than `memory_gb` stay there, and where the cache cannot hold them they are decoded
+    again each time they are read; their mean and std are those of 4,096.
     """
 
     def __init__(
@@ -61,6 +74,8 @@ class Folder(Dataset):
         test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
         skip_unreadable: bool = False,
         memory_gb: Annotated[float, Field(ge=0)] = 4.0,
+        cache: str = "~/.cache/nas/images",
+        cache_gb: Annotated[float, Field(ge=0)] = 20.0,
         num_workers: Annotated[int, Field(ge=0)] = 2,
     ) -> None:
         self.path = path
@@ -70,6 +85,8 @@ class Folder(Dataset):
         self.test_fraction = test_fraction
         self.skip_unreadable = skip_unreadable
         self.memory_gb = memory_gb
+        self.cache = cache
+        self.cache_gb = cache_gb
         self.num_workers = num_workers
         self._source = f"dataset.path={path}"
 
@@ -79,11 +96,10 @@ class Folder(Dataset):
         if self.limit is not None:
             train = train.select(limited(train.labels, class_names, self.limit, self._source))
         channels, size = _channels(headers), self.size or _size(headers)
-        in_memory = self._fits((len(train.paths) + len(test.paths)) * channels * size**2)
-        read = self._decoded if in_memory else self._streamed
+        read, in_memory = self._reader(train + test, channels, size)
         return assemble(
-            read(train, channels, size),
-            read(test, channels, size),
+            read(train),
+            read(test),
             class_names=class_names,
             mirror=self.mirror,
             limit=None,
@@ -91,15 +107,43 @@ class Folder(Dataset):
             measured=None if in_memory else MEASURED_OF_A_STREAM,
         )
 
-    def _fits(self, num_bytes: int) -> bool:
-        if num_bytes <= self.memory_gb * 1e9:
-            return True
+    def _reader(self, files: Files, channels: int, size: int) -> tuple[Callable[[Files], Part], bool]:
+        """What makes a part of some of these files, and whether the pixels of all fit into memory."""
+        num_gb = len(files.paths) * channels * size**2 / 1e9
+        fits = num_gb <= self.memory_gb
+        if num_gb <= self.cache_gb and (kept := self._kept(files, channels, size)) is not None:
+            return partial(self._mapped, *kept, fits), fits
+        if fits:
+            return partial(self._decoded, channels=channels, size=size), fits
         log.info(
-            "The images need %.2g GB, more than dataset.memory_gb=%g: they are read from their files.",
-            num_bytes / 1e9,
+            "The images need %.2g GB, more than dataset.memory_gb=%g: they are decoded again each time they "
+            "are read.",
+            num_gb,
             self.memory_gb,
         )
-        return False
+        return partial(self._streamed, channels=channels, size=size), fits
+
+    def _kept(self, files: Files, channels: int, size: int) -> tuple[Decoded, Mapping[Path, bytes]] | None:
+        """The images in the cache, decoded into it where they are not there, and the digest of each file."""
+        cache = ImageCache(self._cache_folder(), self.cache_gb * 1e9)
+        digests = {files.paths[index]: digest for index, digest in self._readable(read_digest, files)}
+        place = cache.file_of(digests.values(), channels, size)
+        if (decoded := cache.open(place)) is not None:
+            torn = [index for index, path in enumerate(files.paths) if digests.get(path) not in decoded.rows]
+            list(self._decode(files.select(_indices(torn)), channels, size))  # tells of them again
+            return decoded, digests
+        images = ((digests[files.paths[k]], image) for k, image in self._decode(files, channels, size))
+        decoded = cache.write(place, images, len(files.paths) * channels * size**2)
+        return None if decoded is None else (decoded, digests)
+
+    def _cache_folder(self) -> Path:
+        folder = Path(self.cache).expanduser()
+        if folder.resolve().is_relative_to(Path(self.path).expanduser().resolve()):
+            raise ConfigError(
+                f"dataset.cache={self.cache} lies within {self._source}, which holds images alone. Give a "
+                "folder outside of it, or set dataset.cache_gb=0 for no cache."
+            )
+        return folder
 
     def _find(self) -> tuple[list[str], Files, Files]:
         """The names of the classes, the training and the test files."""
@@ -169,10 +213,26 @@ class Folder(Dataset):
             else:
                 raise result
 
+    def _decode(self, files: Files, channels: int, size: int) -> Iterator[tuple[int, Tensor]]:
+        """Index and pixels of each file that can be read; tells how far it is."""
+        work, total = partial(decode, channels=channels, size=size), len(files.paths)
+        with Progress("decoding", total, unit="image") as progress:
+            for index, image in self._readable(work, files):
+                if total >= IMAGES_A_LINE and index % IMAGES_A_LINE == 0:
+                    progress.update(index)
+                progress.move(index + 1)
+                yield index, image
+
+    def _mapped(self, decoded: Decoded, digests: Mapping[Path, bytes], fits: bool, files: Files) -> Part:
+        found = [(index, decoded.rows.get(digests.get(path, b""))) for index, path in enumerate(files.paths)]
+        readable = [(index, row) for index, row in found if row is not None]
+        labels = files.labels[_indices([index for index, _ in readable])]
+        return MappedImages(decoded.pixels, _indices([row for _, row in readable]), labels, fits)
+
     def _decoded(self, files: Files, channels: int, size: int) -> Part:
         pixels = torch.empty(len(files.paths), channels, size, size, dtype=torch.uint8)
         readable = []
-        for index, image in self._readable(partial(decode, channels=channels, size=size), files):
+        for index, image in self._decode(files, channels, size):
             pixels[index] = image
             readable.append(index)
         images = Images(pixels, files.labels)
@@ -181,8 +241,7 @@ class Folder(Dataset):
     def _streamed(self, files: Files, channels: int, size: int) -> Part:
         """With `skip_unreadable`, all are decoded once: a file cannot be left out later."""
         if self.skip_unreadable:
-            work = partial(decode, channels=channels, size=size)
-            files = files.select(_indices([index for index, _ in self._readable(work, files)]))
+            files = files.select(_indices([index for index, _ in self._decode(files, channels, size)]))
         return StreamedImages(files.paths, files.labels, channels, size, self.num_workers)
 
 

@@ -1,5 +1,6 @@
 """Image files: what their headers say, their pixels, and a part that is read from them batch by batch."""
 
+import hashlib
 import multiprocessing
 import signal
 import struct
@@ -22,6 +23,7 @@ from nas_cli.errors import DataError
 Result = TypeVar("Result")
 
 CPU = torch.device("cpu")
+AT_A_TIME = 512
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 
@@ -42,6 +44,14 @@ def read_header(path: Path) -> Header:
             grey = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
             return Header(not grey, image.has_transparency_data, min(image.size))
     except BROKEN as error:
+        raise _unreadable(path, error) from error
+
+
+def read_digest(path: Path) -> bytes:
+    """16 bytes that tell the file's content from any other. Raises DataError naming the file."""
+    try:
+        return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+    except OSError as error:
         raise _unreadable(path, error) from error
 
 
@@ -74,7 +84,8 @@ def attempt_each(
             return error
 
     with ThreadPoolExecutor(max(1, num_threads)) as threads:
-        yield from threads.map(attempt, paths)
+        for start in range(0, len(paths), AT_A_TIME):  # or results that wait would fill the memory
+            yield from threads.map(attempt, paths[start : start + AT_A_TIME])
 
 
 def _fit(size: int) -> v2.Compose:
@@ -112,6 +123,10 @@ class StreamedImages:
     size: int
     num_workers: int
     device: torch.device = CPU
+
+    def __deepcopy__(self, memo: object) -> "StreamedImages":
+        """Nobody writes to them."""
+        return self
 
     def __len__(self) -> int:
         return len(self.paths)

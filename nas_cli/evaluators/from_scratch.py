@@ -2,11 +2,14 @@
 
 import copy
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 
 from nas_cli.architecture import Architecture
 from nas_cli.evaluator import Evaluation, Evaluator
-from nas_cli.network_training import NetworkTraining, accuracy
+from nas_cli.network_training import NetworkTraining, accuracy, scoring
 from nas_cli.recipe import Count
+from nas_cli.rehearsal import Piece, steps_of
 from nas_cli.seeds import seeded
 from nas_cli.strategy import Problem
 from nas_cli.supernet import Supernet
@@ -27,17 +30,30 @@ class FromScratch(Evaluator):
 
     def evaluate(self, architecture: Architecture, fidelity: int | None = None) -> Evaluation:
         started = time.perf_counter()
+        problem, training = self.problem, self._training(architecture, fidelity)
+        run_epochs(training)
+        size = problem.recipe.batch_size
+        score = accuracy(training.trained, self.score_part, problem.data.info, problem.trainer, size)
+        return Evaluation(score, time.perf_counter() - started)
+
+    def _training(self, architecture: Architecture, fidelity: int | None) -> NetworkTraining:
         problem, info = self.problem, self.problem.data.info
         recipe = copy.copy(problem.recipe)
         recipe.epochs = fidelity or self.epochs
         with seeded(problem.seed, "from scratch"):
             network = problem.space.build(architecture, auxiliary_head=recipe.auxiliary_weight > 0)
-        training = NetworkTraining(
+        return NetworkTraining(
             network, self.weights_part, info, recipe=recipe, trainer=problem.trainer, seed=problem.seed
         )
-        run_epochs(training)
-        score = accuracy(training.trained, self.score_part, info, problem.trainer, recipe.batch_size)
-        return Evaluation(score, time.perf_counter() - started)
+
+    def pieces(self, architecture: Architecture, evaluations: Mapping[int | None, float]) -> list[Piece]:
+        problem, times = self.problem, sum(evaluations.values())
+        training = self._training(architecture, None)
+        epochs = sum(number * (fidelity or self.epochs) for fidelity, number in evaluations.items())
+        steps = [replace(piece, count=epochs * training.steps_per_epoch) for piece in steps_of(training)]
+        part, size = self.score_part, problem.recipe.batch_size
+        network, info, trainer = training.network, problem.data.info, problem.trainer
+        return [*steps, scoring(network, part, info, trainer, size, times=times)]
 
     def check_fidelity(self, fidelity: int) -> None:
         """Any number of epochs will do."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import cast
 
@@ -15,8 +15,9 @@ from nas_cli.architecture import Architecture
 from nas_cli.data import Batches, ImageInfo, Part, stratified
 from nas_cli.errors import ConfigError, RunError
 from nas_cli.evaluator import Evaluation, Evaluator
-from nas_cli.network_training import accuracy
+from nas_cli.network_training import accuracy, scoring
 from nas_cli.recipe import Count
+from nas_cli.rehearsal import Piece
 from nas_cli.run import Run, find_run
 from nas_cli.seeds import stream
 from nas_cli.strategy import Problem
@@ -79,6 +80,23 @@ class SharedWeights(Evaluator):
         if network not in self.scores:
             self.scores[network] = self._score(network)
         return Evaluation(self.scores[network], time.perf_counter() - started)
+
+    def pieces(self, architecture: Architecture, evaluations: Mapping[int | None, float]) -> list[Piece]:
+        """The first evaluation takes the supernet as trained, so a copy of this is asked."""
+        trainer, times = self.problem.trainer, sum(evaluations.values())
+        network, size = trainer.place(self.supernet.cut_out(architecture)), self.problem.recipe.batch_size
+        recalibrated = partial(self._recalibrate, network)
+        score = scoring(
+            network, self.score_part, self.problem.data.info, trainer, INFERENCE_BATCH * size, times=times
+        )
+        return [Piece("recalibration", times * self.recalibration_batches, size, recalibrated), score]
+
+    def _recalibrate(self, network: nn.Module, num_images: int) -> None:
+        trainer = self.problem.trainer
+        images = trainer.arrange(self.batches.batch(0)).images[:num_images]
+        network.train()
+        with torch.inference_mode(), trainer.autocast():
+            network(images)
 
     def network(self, architecture: Architecture) -> nn.Module:
         """The path cut out, with batch statistics of its own."""

@@ -1,18 +1,20 @@
 """The score of an architecture without training it."""
 
+import copy
 import random
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from nas_cli.architecture import Architecture
-from nas_cli.data import NO_AUGMENTATION, Batches
+from nas_cli.data import NO_AUGMENTATION, Batch, Batches
 from nas_cli.errors import ConfigError, UnsupportedError
 from nas_cli.evaluator import Evaluation, Evaluator
+from nas_cli.rehearsal import Piece
 from nas_cli.seeds import seed_for, seeded
 from nas_cli.strategy import Problem
 from nas_cli.supernet import Supernet
@@ -65,6 +67,18 @@ class ZeroCost(Evaluator):
         if self.score == "rank_sum":
             scores["rank_sum"] = sum(rank(scores[name], self.references[name]) for name in SCORES)
         return Evaluation(scores[self.score], time.perf_counter() - started, scores)
+
+    def pieces(self, architecture: Architecture, evaluations: Mapping[int | None, float]) -> list[Piece]:
+        """The references are scored once, before the first architecture."""
+        references = self.num_references if self.score == "rank_sum" else 0
+        times = sum(evaluations.values()) + references
+        batch = self.scorer.batch
+        return [Piece("scoring", times, len(batch.labels), partial(self._score_once, architecture))]
+
+    def _score_once(self, architecture: Architecture, num_images: int) -> None:
+        scorer = copy.copy(self.scorer)
+        scorer.batch = Batch(*(part[:num_images] for part in scorer.batch))
+        scorer.scores(architecture, self.names)
 
     @cached_property
     def references(self) -> dict[str, list[float]]:

@@ -100,16 +100,22 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._signals.restore()
+        told = error
+        if error is not None and _is_out_of_memory(error):
+            told = self._out_of_memory()
+            told.__cause__ = error
         try:
             self._log_failure(error)
             self._close_files()
-            self._write_status(_outcome(error), error)
+            self._write_status(_outcome(told), told)
         except TrainingError:
             if error is None:
                 raise  # else the first error says more than that its status could not be written
         finally:
             self._run_log.close()
             self._lock.release()
+        if told is not None and told is not error:
+            raise told
 
     @property
     def stop_requested(self) -> bool:
@@ -221,6 +227,13 @@ class Run:
     def _fingerprint(self) -> str:
         return hashlib.blake2b(self.path("config.yaml").read_bytes(), digest_size=16).hexdigest()
 
+    def _out_of_memory(self) -> TrainingError:
+        return TrainingError(
+            f"There is no memory left (this process used {peak_memory_mb():,.0f} MB at most). Lower "
+            "recipe.batch_size, space.channels or space.num_cells, or stop other programs. What was saved is "
+            f"kept: with more memory free, continue with `{self.resume_command}`."
+        )
+
     def _holder(self) -> str:
         status = self.status()
         return f"process {status.get('process')} on {status.get('host')}, since {status['start']}"
@@ -235,6 +248,15 @@ class Run:
         if error is not None:
             unexpected = not isinstance(error, NasError | KeyboardInterrupt)
             self.log.debug("%s", _one_line(error), exc_info=error if unexpected else None)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Torch raises an error of its own on GPUs, and a RuntimeError on the CPU."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
 
 
 def _outcome(error: BaseException | None) -> str:

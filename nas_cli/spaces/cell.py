@@ -215,11 +215,22 @@ class TenOperationSupernet(Supernet):
         logits, _ = self.skeleton(images, steps)
         return logits
 
+    @property
+    def row_names(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(
+            (f"{kind}.node{node}",) for node in self.space.plan.nodes for kind in ("input", "operation")
+        )
+
     def candidate_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
         """Those of an operation; a state that a node may read costs nothing by itself."""
         node, is_operation = divmod(gate, 2)
         cells = cast(Iterable[NodeCell], self.cells)
         return [cell.operation(node, candidate) for cell in cells] if is_operation else []
+
+    def final_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
+        _, is_operation = divmod(gate, 2)
+        name, widths = self.candidates[gate][candidate], self.skeleton.cell_channels
+        return [_final_operation(name, channels) for channels in widths] if is_operation else []
 
     def gates_of(self, architecture: Architecture) -> list[Gate]:
         like = next(self.parameters())

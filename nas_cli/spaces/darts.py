@@ -251,15 +251,23 @@ class DartsSupernet(Supernet):
             for group in self.space.plans[kind].row_groups
         )
 
+    @property
+    def row_names(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(names for kind in KINDS for names in self.space.plans[kind].row_names(kind))
+
     def candidate_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
-        kind = KINDS[gate // len(self.space.plans[KINDS[0]].sources)]
-        first = self._gates_of_kind(kind).start
-        cells = cast(Iterable[SupernetCell], self.cells)
-        return [
-            cell.operation(gate - first, row, candidate)
-            for place, cell in zip(self.skeleton.places, cells, strict=True)
-            if place.kind == kind
-        ]
+        cells, source = self._under(gate)
+        return [cell.operation(source, row, candidate) for cell in cells]
+
+    def final_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
+        cells, source = self._under(gate)
+        return [cell.final_operation(source, row, candidate) for cell in cells]
+
+    def _under(self, gate: int) -> tuple[list[SupernetCell], int]:
+        """The cells that share a gate, and its place among the gates of each."""
+        kind, source = divmod(gate, len(self.space.plans[KINDS[0]].sources))
+        cells = zip(self.skeleton.places, cast(Iterable[SupernetCell], self.cells), strict=True)
+        return [cell for place, cell in cells if place.kind == KINDS[kind]], source
 
     def _gates_of_kind(self, kind: str) -> slice:
         num_sources = len(self.space.plans[kind].sources)

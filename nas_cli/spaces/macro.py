@@ -187,6 +187,10 @@ class MacroSupernet(Supernet):
         masks = torch.tensor([[channel < width for channel in range(widest)] for width in space.widths])
         self.register_buffer("masks", masks.float(), persistent=False)
 
+    @property
+    def row_names(self) -> tuple[tuple[str, ...], ...]:
+        return tuple((name,) for name in self.gate_names)
+
     def forward(self, images: Tensor, gates: Sequence[Gate]) -> Tensor:
         depths, *stage_gates = (active_weights(gate) for gate in gates)
         state = images
@@ -221,7 +225,8 @@ class MacroSupernet(Supernet):
             ends[end] = ends[end] + weight if end in ends else weight
         layers, states = cast(nn.ModuleList, self.stages[stage]), [state]
         for layer in layers[: max(ends)]:
-            states.append(step_of(layer, checkpointed=self.checkpoint)(states[-1], scales))
+            step = step_of(layer, checkpointed=self.checkpoint)
+            states.append(cast(Tensor, step(states[-1], scales)))
         weighed = [weight * states[end] for end, weight in ends.items()]
         return sum(weighed[1:], weighed[0])
 

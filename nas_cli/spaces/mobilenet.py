@@ -259,6 +259,14 @@ class SideBySideMobileNet(MobileNetSupernet):
         self.gate_shapes = tuple((1, len(names)) for names in self.candidates)
 
     @property
+    def row_names(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(
+            (f"stage{stage}.layer{layer}",)
+            for stage, layers in enumerate(cast(Iterable[nn.ModuleList], self.stages))
+            for layer in range(len(layers))
+        )
+
+    @property
     def layers(self) -> list[MixedInvertedResidual]:
         """All layers in the order of the network, which is that of the gates."""
         return list(
@@ -275,6 +283,12 @@ class SideBySideMobileNet(MobileNetSupernet):
 
     def candidate_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
         return [self.layers[gate].candidates[candidate]]
+
+    def final_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
+        (module,) = self.candidate_modules(gate, row, candidate)
+        if isinstance(module, InvertedResidual):
+            return [InvertedResidual(module.place, self.blocks[candidate])]
+        return [module]
 
     def gates_of(self, architecture: Architecture) -> list[Gate]:
         """The first layers of each stage are open, those beyond its depth skipped."""
@@ -323,6 +337,10 @@ class ElasticMobileNet(MobileNetSupernet):
             for choice in space.choices
         )
         self.gate_shapes = tuple((1, len(names)) for names in self.candidates)
+
+    @property
+    def row_names(self) -> tuple[tuple[str, ...], ...]:
+        return tuple((choice.name,) for choice in self.space.choices)
 
     def forward(self, images: Tensor, gates: Sequence[Gate]) -> Tensor:
         used = itertools.chain.from_iterable(self._used(self._opened(gates)))

@@ -121,11 +121,15 @@ def _read_edge(text: str, source: int, target: int) -> int:
 
 def _discrete_cell(operations: dict[tuple[int, int], str], channels: int) -> DiscreteCell:
     edges = [
-        (source, target, make_operation(name, channels, 1, affine=True, pool_norm=False))
+        (source, target, _final_operation(name, channels))
         for (source, target), name in operations.items()
         if name != "none"
     ]
     return DiscreteCell(1, NUM_NODES, edges)
+
+
+def _final_operation(name: str, channels: int) -> nn.Module:
+    return make_operation(name, channels, 1, affine=True, pool_norm=False)
 
 
 class StagedSkeleton(nn.Module):
@@ -214,8 +218,16 @@ class NasBench201Supernet(Supernet):
     def row_groups(self) -> tuple[tuple[tuple[int, int], ...], ...]:
         return PLAN.row_groups
 
+    @property
+    def row_names(self) -> tuple[tuple[str, ...], ...]:
+        return PLAN.row_names("cell")
+
     def candidate_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
         return [cell.operation(gate, row, candidate) for cell in cast(Iterable[SupernetCell], self.cells)]
+
+    def final_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
+        cells = cast(Iterable[SupernetCell], self.cells)
+        return [_final_operation(OPERATIONS[candidate], cell.channels) for cell in cells]
 
     def gates_of(self, architecture: Architecture) -> list[Gate]:
         return one_hot_gates(PLAN, _picks(architecture), next(self.parameters()))

@@ -1,6 +1,6 @@
 """NASNet's cells (Zoph, Vasudevan, Shlens and Le 2018, arXiv:1707.07012): two cells of blocks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, cast
 
@@ -267,18 +267,31 @@ class NasnetSupernet(Supernet):
             groups += [((first + len(plan.sources), row),) for row in range(plan.num_nodes)]
         return tuple(groups)
 
+    @property
+    def row_names(self) -> tuple[tuple[str, ...], ...]:
+        """The rows of a kind's last gate are the nodes that may be joined."""
+        names: list[tuple[str, ...]] = []
+        for kind in KINDS:
+            names += self.space.plans[kind].row_names(kind)
+            names.append(tuple(f"{kind}.join {node}" for node in self.space.nodes))
+        return tuple(names)
+
     def candidate_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
         """Of an operation one in each cell of its kind; joining takes none."""
-        kind = KINDS[gate // (len(self.gate_shapes) // len(KINDS))]
+        cells, source = self._under(gate)
+        return [cell.operation(source, row, candidate) for cell in cells]
+
+    def final_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
+        cells, source = self._under(gate)
+        return [cell.final_operation(source, row, candidate) for cell in cells]
+
+    def _under(self, gate: int) -> tuple[list[SupernetCell], int]:
+        """The cells that share a gate of operations, none for that of the join; its place in each."""
+        kind, source = divmod(gate, len(self.gate_shapes) // len(KINDS))
         if self.candidates[gate] == JOIN:
-            return []
-        first = self._gates_of_kind(kind).start
-        cells = cast(Iterable[SupernetCell], self.cells)
-        return [
-            cell.operation(gate - first, row, candidate)
-            for place, cell in zip(self.skeleton.places, cells, strict=True)
-            if place.kind == kind
-        ]
+            return [], source
+        cells = zip(self.skeleton.places, cast(Iterable[SupernetCell], self.cells), strict=True)
+        return [cell for place, cell in cells if place.kind == KINDS[kind]], source
 
     def _gates_of_kind(self, kind: str) -> slice:
         """The gates of the sources and, the last one, of the join."""
@@ -335,11 +348,15 @@ def _gate_shapes(plan: CellPlan) -> list[tuple[int, int]]:
 
 
 def _joined_states(
-    inputs: list[Tensor], *, cell: nn.Module, joined_inputs: Sequence[int], gates: Sequence[Gate]
+    inputs: list[Tensor],
+    *,
+    cell: Callable[..., object],
+    joined_inputs: Sequence[int],
+    gates: Sequence[Gate],
 ) -> list[Tensor]:
     """The inputs that the cell joins, and all its blocks, each scaled by its row of the last gate."""
     *mixing, join = gates
-    nodes = cell(inputs, mixing)
+    nodes = cast(list[Tensor], cell(inputs, mixing))
     scales = join.weights.unbind()
     scaled = [
         scale * node if active else node.new_zeros(()).expand_as(node)

@@ -83,6 +83,11 @@ class Darts(WeightSharingStrategy):
         """What is added to the loss that the architecture descends on."""
         return 0.0
 
+    def kinds_of_steps(self) -> list[tuple[str, int, int]]:
+        warmup = self.warmup_epochs * self.steps_per_epoch
+        kinds = [("warm-up step", 0, warmup), ("step", warmup, self.epochs * self.steps_per_epoch - warmup)]
+        return [kind for kind in kinds if kind[2]]
+
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
         self.warming_up = epoch < self.warmup_epochs

@@ -54,7 +54,7 @@ class Enas(WeightSharingStrategy):
         self.images_per_step = problem.recipe.batch_size
         self.num_samples, self.path_weight = num_samples, 1 / num_samples
         self.controller_samples = controller_samples
-        self.num_candidates = num_candidates
+        self.num_candidates = self.num_scored = num_candidates
         self.controller = Controller(
             problem.space.choices, problem.seed, temperature=temperature, tanh_constant=tanh_constant
         )
@@ -64,6 +64,12 @@ class Enas(WeightSharingStrategy):
             baseline_decay=baseline_decay,
             entropy_weight=entropy_weight,
         )
+
+    def kinds_of_steps(self) -> list[tuple[str, int, int]]:
+        return [
+            ("step of the weights", 0, self.epochs * self.weight_steps),
+            ("step of the controller", self.weight_steps, self.epochs * self.controller_steps),
+        ]
 
     def batches(self, first: int, last: int) -> Iterator[tuple[Batch, ...]]:
         """Of the steps of one epoch: those of the weights, then those of the controller."""

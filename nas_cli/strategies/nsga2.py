@@ -3,22 +3,20 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated
 
 from pydantic import Field
 
-from nas_cli.architecture import Architecture, Json
-from nas_cli.budget import TRIES, CostMeter
+from nas_cli.architecture import Architecture
+from nas_cli.budget import TRIES
 from nas_cli.errors import ConfigError
 from nas_cli.evaluator import Evaluation, Evaluator
-from nas_cli.front import pareto_indices, survivors
+from nas_cli.front import survivors
 from nas_cli.recipe import Count
 from nas_cli.run import Run
 from nas_cli.seeds import seed_for
+from nas_cli.strategies.scored_front import COUNTED, Scored, meter_of, write_front
 from nas_cli.strategy import Found, Problem, Proposal, SamplingStrategy
-
-COUNTED = {"parameters": "params", "multiply_adds": "macs"}
-"""Objectives that are counted where the evaluation does not bring them, by the meter's names for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +31,9 @@ class Member:
 class Nsga2(SamplingStrategy):
     """Keeps those of parents and children that are on the better fronts and, of one front, the lonelier ones.
 
-    `score` is maximised, every other objective is minimised: `parameters`, `multiply_adds`, or what the
-    evaluator measures. The search finds the best score and leaves the front of all evaluations in front.json.
+    `score` is maximised, every other objective is minimised: `parameters`, `multiply_adds`, `latency_ms`
+    where the budget has a table of it, or what the evaluator measures. The search finds the best score and
+    leaves the front of all evaluations in front.json.
 
     A child is the winner of a binary tournament, crossed over pick by pick with that of another in a
     `crossover_share` of cases, and one pick of it is mutated. Deviations: the papers cross over nearly always
@@ -61,7 +60,7 @@ class Nsga2(SamplingStrategy):
         self.objectives = objectives
         self.population_size = population_size
         self.crossover_share = crossover_share
-        self.meter = CostMeter(problem.space, problem.data.info)
+        self.meter = meter_of(problem)
         self.rng = random.Random(seed_for(problem.seed, "nsga2"))
         self.known: set[Architecture] = set()
         self.evaluated: list[Member] = []
@@ -69,12 +68,13 @@ class Nsga2(SamplingStrategy):
 
     def check_evaluator(self, evaluator: Evaluator) -> None:
         super().check_evaluator(evaluator)
-        known = ("score", *COUNTED, *evaluator.metrics)
+        counted = [name for name in COUNTED if name != "latency_ms" or self.meter.predict]
+        known = ("score", *counted, *evaluator.metrics)
         if unknown := [name for name in self.objectives if name not in known]:
             raise ConfigError(
                 f"strategy.objectives: {unknown[0]!r} is neither counted nor measured by evaluator="
                 f"{type(evaluator).__name__}. There are {', '.join(known)}; a table's columns are measured "
-                "with evaluator.metrics=[...]."
+                "with evaluator.metrics=[...], and latency_ms is predicted with budget.latency_ms."
             )
 
     def propose(self) -> Proposal:
@@ -95,8 +95,12 @@ class Nsga2(SamplingStrategy):
 
     def search(self, run: Run, evaluator: Evaluator) -> Found:
         found = super().search(run, evaluator)
-        run.write_json("front.json", self._front())
+        write_front(run, self.problem.space, [self._scored(member) for member in self.evaluated])
         return found
+
+    def _scored(self, member: Member) -> Scored:
+        costs = dict(zip(self.objectives, member.costs, strict=True))
+        return Scored(member.architecture, -costs.pop("score"), costs)
 
     def _child(self) -> Architecture:
         mother, father = self._winner(), self._winner()
@@ -123,23 +127,3 @@ class Nsga2(SamplingStrategy):
         if name in evaluation.metrics:
             return evaluation.metrics[name]
         return self.meter.cost(COUNTED[name], architecture)
-
-    def _front(self) -> list[Json]:
-        """The distinct networks on the front of all evaluations, the best score first."""
-        costs = [member.costs for member in self.evaluated]
-        members = {
-            self.problem.space.canonical(self.evaluated[row].architecture): self.evaluated[row]
-            for row in pareto_indices(costs)
-        }
-        score = self.objectives.index("score")
-        return [
-            self._entry(member) for member in sorted(members.values(), key=lambda member: member.costs[score])
-        ]
-
-    def _entry(self, member: Member) -> Json:
-        values = dict(zip(self.objectives, member.costs, strict=True))
-        return {
-            "choices": cast(dict[str, Json], self.problem.space.options_of(member.architecture)),
-            "score": -values.pop("score"),
-            "objectives": cast(dict[str, Json], values),
-        }

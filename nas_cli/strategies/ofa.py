@@ -19,6 +19,7 @@ from nas_cli.run import Run
 from nas_cli.shrinking import Phase, Shrinking
 from nas_cli.strategies.evolution import Evolution
 from nas_cli.strategies.predicted_evolution import PredictedEvolution
+from nas_cli.strategies.scored_front import CostName, FrontOfHistory
 from nas_cli.strategy import Problem, WeightSharingStrategy
 from nas_cli.supernet import Gate, Supernet
 from nas_cli.training import Descent, State
@@ -44,6 +45,9 @@ class Ofa(WeightSharingStrategy):
     its sub-networks and their teacher. Phases that open nothing of the space are left out, and the others
     share their time.
 
+    Of all sub-networks that were scored, the front of score and `front_cost` is left in front.json (see
+    FrontOfHistory).
+
     Deviations: the images keep their size, where the paper draws it; by default depths and widths are opened
     at once, where the paper does it in two phases each (name them twice for that).
     """
@@ -59,8 +63,10 @@ class Ofa(WeightSharingStrategy):
         num_finalists: Count = 10,
         population_size: Annotated[int, Field(ge=2)] = 100,
         tournament_size: Count = 10,
+        front_cost: CostName | None = None,
     ) -> None:
         super().__init__(replace(problem, supernet=replace(problem.supernet, form="elastic")))
+        self.front = FrontOfHistory(problem, front_cost)
         self.distillation_weight = distillation_weight
         self.shrinking = Shrinking(
             phases,
@@ -70,6 +76,7 @@ class Ofa(WeightSharingStrategy):
         )
         self.descent = PhasedDescent(self.descent, self.shrinking)
         self.images_per_step = problem.recipe.batch_size
+        self.num_scored = predictor_samples + num_finalists
         self.phase = 0
         self.teacher: Supernet | None = None
         self.teaching_gates: list[Gate] = []
@@ -83,6 +90,10 @@ class Ofa(WeightSharingStrategy):
         self.among_trained = PredictedEvolution(
             problem, evolution, predictor_samples=predictor_samples, num_finalists=num_finalists
         )
+
+    def kinds_of_steps(self) -> list[tuple[str, int, int]]:
+        phases = range(len(self.shrinking.phases))
+        return [(f"step of phase {phase + 1}", *self.shrinking.steps_of(phase)) for phase in phases]
 
     def batches(self, first: int, last: int) -> Iterator[tuple[Batch, Batch]]:
         """The architecture's part waits for the search."""
@@ -134,7 +145,9 @@ class Ofa(WeightSharingStrategy):
         return {**super().end_epoch(epoch), "phase": self.shrinking.phase_at(last_step) + 1}
 
     def derive(self, run: Run, evaluator: Evaluator) -> Architecture:
-        return self.among_trained.search(run, evaluator).architecture
+        found = self.among_trained.search(run, evaluator).architecture
+        self.front.write(run)
+        return found
 
     def architecture_state(self) -> State:
         return {"teacher": self.teacher.state_dict() if self.teacher else None}

@@ -18,6 +18,7 @@ from nas_cli.seeds import stream
 from nas_cli.space import SearchSpace
 from nas_cli.strategies.darts import frozen
 from nas_cli.strategies.evolution import Evolution
+from nas_cli.strategies.scored_front import CostName, FrontOfHistory
 from nas_cli.strategy import Problem, WeightSharingStrategy
 from nas_cli.supernet import Gate
 from nas_cli.training import Descent, State, mean_of
@@ -33,7 +34,8 @@ class OneShot(WeightSharingStrategy):
     Path weights descend on the architecture's part as in DARTS; the gradient of `hard` is that of `soft` at
     the hard gates (straight-through), for which every candidate of the architecture's batch is run.
 
-    Evolution scores paths with recalibrated batch statistics. Deviations: it is regularised evolution
+    Evolution scores paths with recalibrated batch statistics; the front of score and `front_cost` is left
+    in front.json (see FrontOfHistory). Deviations: it is regularised evolution
     (arXiv:1802.01548), not the papers' own kinds. `fair` draws from the whole space, also where what may be
     proposed is less. Under `hard` a candidate that never was the greatest is scored with untrained weights,
     and path weights before a node whose greatest is `none` stand still.
@@ -48,9 +50,12 @@ class OneShot(WeightSharingStrategy):
         num_evaluations: Count = 200,
         population_size: Annotated[int, Field(ge=2)] = 20,
         tournament_size: Count = 5,
+        front_cost: CostName | None = None,
     ) -> None:
         super().__init__(problem)
+        self.front = FrontOfHistory(problem, front_cost)
         self.sampling = sampling
+        self.num_scored = num_evaluations
         self.learns_paths = sampling in ("soft", "hard")
         if path_learning_rate and not self.learns_paths:
             raise ConfigError(
@@ -100,7 +105,9 @@ class OneShot(WeightSharingStrategy):
         return torch.autograd.grad(loss, self.logits)
 
     def derive(self, run: Run, evaluator: Evaluator) -> Architecture:
-        return self.evolution.search(run, evaluator).architecture
+        found = self.evolution.search(run, evaluator).architecture
+        self.front.write(run)
+        return found
 
     def _learnt_gates(self) -> list[Gate]:
         """All candidates run, by the softmax of the path weights or, in value only, by its greatest."""

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from nas_cli.architecture import Architecture
 from nas_cli.errors import ConfigError
-from nas_cli.evaluator import Evaluation
+from nas_cli.evaluator import Evaluation, Evaluator
 from nas_cli.recipe import Count
 from nas_cli.seeds import seed_for
 from nas_cli.strategy import Problem, Proposal, SamplingStrategy
@@ -49,6 +49,12 @@ class SuccessiveHalving(SamplingStrategy):
         self.rung = 0
         self.waiting: list[Architecture] = []
         self.scored: list[tuple[float, Architecture]] = []
+
+    def expected(self, evaluator: Evaluator) -> dict[int | None, float]:
+        evaluations = sum(super().expected(evaluator).values()) / sum(self.sizes)
+        return {
+            fidelity: evaluations * size for fidelity, size in zip(self.fidelities, self.sizes, strict=True)
+        }
 
     def propose(self) -> Proposal:
         if self.rung == 0 and len(self.scored) < self.sizes[0]:

@@ -1,10 +1,20 @@
 """The data set that needs no download."""
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
+from nas_cli.data import Part
 from nas_cli.datasets.digits import Digits
 from nas_cli.errors import DataError
+
+
+def every(part: Part) -> tuple[torch.Tensor, torch.Tensor]:
+    return part.read(torch.arange(len(part)))
 
 
 def test_digits_are_all_there() -> None:
@@ -41,3 +51,20 @@ def test_a_limit_above_the_number_of_images_is_refused() -> None:
 def test_a_limit_below_the_number_of_classes_is_refused() -> None:
     with pytest.raises(DataError, match=r"dataset\.limit=9 is fewer than the 10 classes"):
         Digits(limit=9).load()
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    values, labels = load_digits(return_X_y=True)
+    data = Digits().load()
+    pixels, classes = map(torch.cat, zip(every(data.train), every(data.test), strict=True))
+    assert classes.bincount().tolist() == np.bincount(labels).tolist()
+    ours = np.sort(pixels.reshape(1797, 64).numpy(), axis=0)
+    assert np.array_equal(ours, np.sort(np.rint(values * 255 / 16).astype(np.uint8), axis=0))
+
+
+def test_a_search_on_digits_imports_nothing_large_but_torch() -> None:
+    code = (
+        "import sys, nas_cli.commands.search, nas_cli.datasets.digits\n"
+        "print([name for name in ('scipy', 'sklearn', 'torchvision', 'triton') if name in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -31,7 +31,8 @@ def class_folders(root: Path, num_images: int = 5, mode: str = "RGB", names: str
 
 
 def load(root: Path, **settings: int | float | bool) -> ImageData:
-    return Folder(path=str(root), **settings).load()  # type: ignore[arg-type]
+    """Without a cache, which is tested in test_image_cache.py."""
+    return Folder(path=str(root), cache_gb=0, **settings).load()  # type: ignore[arg-type]
 
 
 def refusal(root: Path) -> str:

@@ -19,7 +19,7 @@ from tests.toy import toy_problem
 
 
 def small_darts(**settings: object) -> Darts:
-    return small(Darts, **settings)  # type: ignore[arg-type]
+    return small(Darts, None, **settings)
 
 
 def unrolled_loss(darts: Darts, logits: list[Tensor], train: Batch, valid: Batch) -> float:
@@ -78,7 +78,7 @@ def test_finite_differences_come_close_to_the_unrolled_loss(expected: list[Tenso
 )
 def test_checkpoints_change_no_gradient_and_no_statistics(settings: dict[str, object]) -> None:
     problem = replace(small_problem(), supernet=SupernetOptions(checkpoint=True))
-    darts, checkpointed = small(Darts, **settings), small(Darts, problem, **settings)  # type: ignore[arg-type]
+    darts, checkpointed = small(Darts, None, **settings), small(Darts, problem, **settings)
     gradients, others = (
         one.gradient(random_batch(1), random_batch(2), one.descent) for one in (darts, checkpointed)
     )

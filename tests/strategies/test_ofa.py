@@ -69,7 +69,7 @@ def small_problem(**recipe: float) -> Problem:
 
 
 def make(problem: Problem | None = None, phases: tuple[Phase, ...] = PHASES, weight: float = 1.0) -> Ofa:
-    ofa = Ofa(problem or small_problem(), phases=phases, distillation_weight=weight, **SMALL)
+    ofa = Ofa(problem or small_problem(), phases=phases, distillation_weight=weight, **SMALL)  # type: ignore[arg-type]
     ofa.start_epoch(0)
     return ofa
 
@@ -271,7 +271,7 @@ def test_a_search_stopped_inside_or_between_phases_ends_as_one_that_was_not(
 
 def searched(run: Run, stop_at: int | None = None) -> tuple[Ofa, Architecture]:
     """A search that is asked to stop in the step `stop_at`, counted from 1."""
-    ofa = StoppedOfa(small_problem(), phases=PHASES, **SMALL)
+    ofa = StoppedOfa(small_problem(), phases=PHASES, **SMALL)  # type: ignore[arg-type]
     ofa.stop_at = stop_at
     with run:
         evaluator = SharedWeights(ofa.problem, ofa.supernet, recalibration_batches=1)

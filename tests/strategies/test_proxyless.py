@@ -7,8 +7,9 @@ import torch
 
 from nas_cli.data import Batch
 from nas_cli.errors import ConfigError
-from nas_cli.latency import Conditions, LatencyTable
+from nas_cli.latency import LatencyTable
 from nas_cli.strategies.proxyless import Proxyless, _through_softmax
+from nas_cli.timing import Conditions
 from tests.toy import toy_problem
 
 
