@@ -25,6 +25,7 @@ from nas_cli.model import load_weights, save_model
 from nas_cli.network_training import NetworkTraining, accuracy
 from nas_cli.progress import duration, print_table
 from nas_cli.recipe import Recipe
+from nas_cli.report import report_after
 from nas_cli.run import Run
 from nas_cli.seeds import seeded
 from nas_cli.space import SearchSpace
@@ -65,6 +66,7 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
         write_drawing(run, "genotype", space, architecture)
         run.write_text("curves.svg", curves_svg(run.metrics()))
         run.write_json("result.json", _result(run, test_accuracy, cost))
+    report_after(folder)
     print_table("retrain", _rows(run, space.spell(architecture), rebuilt, test_accuracy, cost))
 
 
@@ -91,4 +93,5 @@ def _rows(run: Run, spelling: str, genotype: Genotype, test_accuracy: float, cos
         "time": duration(run.seconds),
         "drawing": str(run.path("genotype.svg")),
         "model": str(run.path("model.pt")),
+        "report": str(run.path("report.html")),
     }

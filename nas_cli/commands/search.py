@@ -14,6 +14,7 @@ from nas_cli.evaluator import Evaluator
 from nas_cli.evaluators.from_scratch import FromScratch
 from nas_cli.evaluators.shared_weights import SharedWeights
 from nas_cli.progress import duration, print_table
+from nas_cli.report import report_after
 from nas_cli.run import Run
 from nas_cli.strategy import Found, Problem, Strategy
 
@@ -37,6 +38,7 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
         genotype = make_genotype(run, problem.space, found.architecture, found_by)
         run.write_text("genotype.svg", svg_of(problem.space.cells(found.architecture)))
         run.write_text("genotype.json", genotype.to_json())
+    report_after(folder)
     print_table("search", _rows(run, problem, found.architecture, found_by, evaluator.unit))
 
 
@@ -57,6 +59,7 @@ def _found_by(run: Run, found: Found, evaluator: Evaluator) -> dict[str, Json]:
         "seed": run.config["seed"],
         "run": str(run.folder),
         "score": found.evaluation.score,
+        "unit": evaluator.unit,
         "seconds": run.seconds,
         **evaluator.report(found.architecture),
     }
@@ -72,5 +75,6 @@ def _rows(
         "time": duration(run.seconds),
         "drawing": str(run.path("genotype.svg")),
         "file": str(run.path("genotype.json")),
+        "report": str(run.path("report.html")),
         "next": f"nas retrain genotype={run.path('genotype.json')}",
     }
