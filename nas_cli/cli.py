@@ -249,6 +249,9 @@ def _run(
     info: Info | None,
     resume: Path | None = None,
 ) -> None:
+    from nas_cli.allocator import settle_allocator
+
+    settle_allocator()
     from nas_cli import jobs
     from nas_cli.config.composition import Request
 

@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from nas_cli.allocator import settle_allocator
 from nas_cli.catalogue import conf_dir, make_importable, settings_of
 from nas_cli.config import check
 from nas_cli.config.composition import Request, compose, compose_jobs, user_folder
@@ -45,6 +46,7 @@ class Job:
 
     def __call__(self, config: DictConfig) -> float | None:
         """The score of the job, for sweepers that optimise."""
+        settle_allocator()  # a launcher may have started this process
         sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         folder = _as_seen_from_here(Path(HydraConfig.get().runtime.output_dir))
         try:

@@ -55,13 +55,15 @@ class SupernetOptions:
     the space's own.
 
     The rest is the user's. `plain` computes every candidate by its definition, one at a time: the slow
-    form that tests hold the fast one to.
+    form that tests hold the fast one to. `checkpoint` keeps of each cell (or layer of a chain) only what goes
+    in and out, and computes the rest again in the backward pass: less memory, more time.
     """
 
     partial_channels: int = 1
     form: Form | None = None
     _: KW_ONLY
     plain: bool = False
+    checkpoint: bool = False
 
     def form_of(self, *offered: Form) -> Form:
         """The wanted form, or the first one that the space offers. Raises UnsupportedError on another."""

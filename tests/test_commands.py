@@ -312,6 +312,11 @@ def test_what_is_derived_is_retrained_and_tested(darts_search: Path) -> None:
     assert result["seconds"] > 0
 
 
+def test_the_log_of_a_retraining_says_in_what_precision_it_was(darts_search: Path) -> None:
+    retrained = retrain(darts_search / "genotype.json", "trainer.precision=bf16", "recipe.epochs=1")
+    assert "Trained on: cpu, bf16, channels_last" in (retrained / "retrain.log").read_text()
+
+
 def test_a_network_is_rebuilt_larger(darts_search: Path) -> None:
     retrained = retrain(darts_search / "genotype.json", "space.channels=8", "space.num_cells=2")
     genotype = read(retrained / "genotype.json")

@@ -222,6 +222,35 @@ def test_every_gate_of_a_soft_supernet_gets_a_gradient(name: str) -> None:
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
 
 
+def all_of_a_step(supernet: Supernet, gates: list[Gate]) -> dict[str, Tensor]:
+    """Logits, every gradient and the batch statistics after one pass, in float64."""
+    supernet.double().train()
+    named = {f"gate {k}": gate.weights for k, gate in enumerate(gates)} | dict(supernet.named_parameters())
+    logits = supernet(images_of(image_info()).double(), gates)
+    gradients = torch.autograd.grad(logits.square().sum(), list(named.values()), materialize_grads=True)
+    return {"logits": logits, **dict(zip(named, gradients, strict=True)), **dict(supernet.named_buffers())}
+
+
+@every_space
+@pytest.mark.parametrize("form", ["side_by_side", "elastic"])
+def test_a_supernet_with_checkpoints_computes_the_same_and_counts_each_batch_once(
+    name: str, form: Form
+) -> None:
+    space, steps = make_space(name), []
+    for checkpoint in (False, True):
+        with seeded(1, name):
+            try:
+                supernet = space.build_supernet(SupernetOptions(form=form, checkpoint=checkpoint))
+            except UnsupportedError:
+                pytest.skip("this space has no such form")
+        path = supernet.gates_of(space.sample(random.Random(0)))
+        gates = [Gate(gate.weights.double().requires_grad_(), gate.active) for gate in path]
+        steps.append(all_of_a_step(supernet, gates))
+    plain, checkpointed = steps
+    for key, value in plain.items():
+        torch.testing.assert_close(checkpointed[key], value, atol=1e-12, rtol=1e-12, msg=key)
+
+
 @every_space
 def test_no_edge_of_a_drawing_leads_back_to_an_input(name: str) -> None:
     space = make_space(name)

@@ -20,7 +20,7 @@ from nas_cli.recipe import Recipe
 from nas_cli.run import Run
 from nas_cli.seeds import seeded
 from nas_cli.spaces.darts import DartsSpace
-from nas_cli.trainer import Trainer
+from nas_cli.trainer import Trainer, computes_bf16_fast
 from nas_cli.training import Descent, Tally, run_epochs
 from nas_cli.weight_average import average_of
 from tests.toy import INFO, toy_images, toy_run
@@ -260,3 +260,28 @@ def test_training_in_bfloat16_keeps_its_weights_in_float32() -> None:
     work = NetworkTraining(network, toy_images().train, INFO, recipe=recipe, trainer=trainer, seed=0)
     run_epochs(work)
     assert {tensor.dtype for tensor in weights(work.network)} == {torch.float32}
+
+
+def test_left_to_itself_retraining_is_in_bfloat16_where_that_is_fast_and_a_search_never() -> None:
+    fast = computes_bf16_fast(torch.device("cpu"))
+    assert Trainer("retrain", device="cpu").precision == ("bf16" if fast else "fp32")
+    assert Trainer("search", device="cpu").precision == "fp32"
+
+
+def test_a_precision_that_is_asked_for_is_taken() -> None:
+    assert Trainer("retrain", device="cpu", precision="fp32").precision == "fp32"
+    assert Trainer("search", device="cpu", precision="bf16").precision == "bf16"
+
+
+def test_a_trainer_says_what_it_trains_on() -> None:
+    assert str(Trainer(device="cpu", precision="bf16")) == "cpu, bf16, channels_last"
+
+
+def test_training_in_bfloat16_sums_batch_statistics_in_float32() -> None:
+    images = torch.full((2, 3, 64, 64), 1.0).bfloat16()  # in bfloat16 a sum of ones stops at 256
+    norm = nn.BatchNorm2d(3, momentum=1.0)
+    with Trainer(device="cpu", precision="bf16").autocast():
+        norm(images)
+    assert norm.running_mean is not None
+    assert norm.running_mean.tolist() == [1.0, 1.0, 1.0]
+    assert norm.running_mean.dtype == torch.float32

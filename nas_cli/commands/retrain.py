@@ -37,7 +37,7 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
     """Retrain in a run folder; with `resume`, go on with the training that it holds."""
     kept = folder / "genotype.json"
     genotype = read_genotype(str(kept) if resume and kept.exists() else config.genotype)
-    trainer = build(Trainer, config.trainer)
+    trainer = build(Trainer, config.trainer, "retrain")
     data = load_images(config, trainer)
     space = build(SearchSpace, config.space, data.info)
     architecture = architecture_of(genotype, space)
@@ -55,6 +55,7 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
         expectation = preflight.of_training(training, data.test, room)
     run = Run.resume(folder, "retrain") if resume else Run.create(folder, "retrain", plain(config))
     with run:
+        run.log.info(f"Trained on: {trainer}")
         preflight.tell(run, expectation)
         rebuilt = make_genotype(run, space, architecture, found_by_of(genotype))
         run.write_text("genotype.json", rebuilt.to_json())

@@ -31,6 +31,7 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
         expectation = preflight.of_search(strategy, evaluator, room)
     run = Run.resume(folder, "search") if resume else Run.create(folder, "search", plain(config))
     with run:
+        run.log.debug(f"Searched on: {problem.trainer}")
         preflight.tell(run, expectation)
         run.write_json("images.json", cast(Json, problem.data.info.to_json()))
         found = strategy.search(run, evaluator)

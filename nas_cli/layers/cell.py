@@ -66,7 +66,7 @@ class CellPlan:
         return tuple(tuple(arriving[place]) for place in sorted(arriving))
 
     def row_names(self, kind: str) -> tuple[tuple[str, ...], ...]:
-        """`normal.0-2` for the edge of a normal cell from state 0 to state 2; a slot beyond 0 is named."""
+        """`normal.0-2` for the edge of that kind of cell from state 0 to state 2; slots after 0 are named."""
         return tuple(
             tuple(
                 f"{kind}.{edge.source}-{edge.target}" + (f" slot {edge.slot}" if edge.slot else "")

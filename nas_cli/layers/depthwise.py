@@ -2,7 +2,8 @@
 
 It takes 5 to 20 times as long as forward as soon as there is dilation, and for the weight gradient
 where the kernel, or the padding of the width, is wider than it has code for (3 and 1). Both cures are
-exact. On other devices than the CPU the plain call stands.
+exact. In bf16 a stride is slow as well: such a convolution is computed in fp32. On other devices than the
+CPU the plain call stands.
 """
 
 from collections.abc import Sequence
@@ -42,6 +43,10 @@ def depthwise_convs(
         phases = split_phases(F.pad(x, (0, width % 2, 0, height % 2)))
         convolved = depthwise_convs(phases, weights, stride=1, padding=padding // 2, dilation=1)
         return tuple(merge_phases(images)[:, :, :height, :width] for images in convolved)
+    if stride == 2 and torch.is_grad_enabled() and _autocast_dtype(x) == torch.bfloat16:
+        with torch.autocast("cpu", enabled=False):
+            exact = _convolve(x.float(), [weight.float() for weight in weights], stride, padding, dilation)
+            return tuple(images.bfloat16() for images in exact)
     if _is_slow(x, kernel) and stride == 1 and any(weight.requires_grad for weight in weights):
         arguments = map(_in_autocast_precision, (x, *weights))
         wide: tuple[Tensor, ...] = _WideDepthwise.apply(*arguments)
@@ -62,9 +67,13 @@ def _convolve(
 
 def _in_autocast_precision(tensor: Tensor) -> Tensor:
     """As autocast casts a convolution's arguments; it does not reach the backward pass of a Function."""
+    return tensor.to(_autocast_dtype(tensor))
+
+
+def _autocast_dtype(tensor: Tensor) -> torch.dtype:
     if tensor.dtype == torch.float32 and torch.is_autocast_enabled("cpu"):
-        return tensor.to(torch.get_autocast_dtype("cpu"))
-    return tensor
+        return torch.get_autocast_dtype("cpu")
+    return tensor.dtype
 
 
 def split_phases(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nas_cli.architecture import Architecture, Choice
 from nas_cli.data import ImageInfo
 from nas_cli.layers.cell import DiscreteCell
+from nas_cli.layers.checkpointing import step_of
 from nas_cli.layers.drop_path import DropPath
 from nas_cli.layers.head import AuxiliaryHead, Classifier
 from nas_cli.layers.node_cell import NodeCell, NodePlan
@@ -200,6 +201,7 @@ class TenOperationSupernet(Supernet):
         options.form_of("side_by_side")
         options.refuse_partial_channels()
         self.space = space
+        self.checkpoint = options.checkpoint
         self.skeleton = space.make_skeleton(affine=False)
         self.cells = nn.ModuleList(
             NodeCell(space.plan, channels, plain=options.plain) for channels in self.skeleton.cell_channels
@@ -208,8 +210,9 @@ class TenOperationSupernet(Supernet):
         self.gate_shapes = tuple((1, len(names)) for names in self.candidates)
 
     def forward(self, images: Tensor, gates: Sequence[Gate]) -> Tensor:
+        steps = [partial(step_of(cell, checkpointed=self.checkpoint), gates=gates) for cell in self.cells]
         logits: Tensor
-        logits, _ = self.skeleton(images, [partial(cell, gates=gates) for cell in self.cells])
+        logits, _ = self.skeleton(images, steps)
         return logits
 
     @property

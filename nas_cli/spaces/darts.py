@@ -14,6 +14,7 @@ from nas_cli.data import ImageInfo
 from nas_cli.errors import GenotypeError
 from nas_cli.genotype_text import Pair, read_cells_text
 from nas_cli.layers.cell import CellPlan, DiscreteCell, Edge, SupernetCell, make_cell
+from nas_cli.layers.checkpointing import step_of
 from nas_cli.layers.operations import make_final_operation
 from nas_cli.layers.skeleton import Place, Skeleton, SkeletonNetwork, make_auxiliary_head, one_hot_gates
 from nas_cli.layers.stem import check_image_size
@@ -218,6 +219,7 @@ class DartsSupernet(Supernet):
         super().__init__()
         options.form_of("side_by_side")
         self.space = space
+        self.checkpoint = options.checkpoint
         self.skeleton = space.make_skeleton(affine=False)
         self.cells = nn.ModuleList(
             make_cell(
@@ -234,7 +236,7 @@ class DartsSupernet(Supernet):
 
     def forward(self, images: Tensor, gates: Sequence[Gate]) -> Tensor:
         steps = [
-            partial(cell, gates=gates[self._gates_of_kind(place.kind)])
+            partial(step_of(cell, checkpointed=self.checkpoint), gates=gates[self._gates_of_kind(place.kind)])
             for place, cell in zip(self.skeleton.places, self.cells, strict=True)
         ]
         logits: Tensor

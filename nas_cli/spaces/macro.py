@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nas_cli.architecture import Architecture, Choice
 from nas_cli.data import ImageInfo
 from nas_cli.errors import ConfigError, UnsupportedError
+from nas_cli.layers.checkpointing import step_of
 from nas_cli.layers.sliced import (
     PLAIN_SLICED,
     SLICED,
@@ -171,6 +172,7 @@ class MacroSupernet(Supernet):
         options.form_of("elastic")
         _refuse_partial_channels(options)
         self.space = space
+        self.checkpoint = options.checkpoint
         self.gate_names = tuple(choice.name for choice in space.choices)
         self.candidates = tuple(tuple(str(option) for option in choice.options) for choice in space.choices)
         self.gate_shapes = tuple((1, len(names)) for names in self.candidates)
@@ -223,7 +225,8 @@ class MacroSupernet(Supernet):
             ends[end] = ends[end] + weight if end in ends else weight
         layers, states = cast(nn.ModuleList, self.stages[stage]), [state]
         for layer in layers[: max(ends)]:
-            states.append(layer(states[-1], scales))
+            step = step_of(layer, checkpointed=self.checkpoint)
+            states.append(cast(Tensor, step(states[-1], scales)))
         weighed = [weight * states[end] for end, weight in ends.items()]
         return sum(weighed[1:], weighed[0])
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nas_cli.architecture import Architecture, Choice
 from nas_cli.data import ImageInfo
 from nas_cli.errors import ConfigError, UnsupportedError
+from nas_cli.layers.checkpointing import step_of
 from nas_cli.layers.elastic import ElasticInvertedResidual
 from nas_cli.layers.inverted_residual import Activation, Block, InvertedResidual, MixedInvertedResidual
 from nas_cli.layers.mobile_network import Around, MobileNetwork, MobileSkeleton, scaled, stage_places
@@ -202,9 +203,10 @@ class MobileNetSupernet(Supernet):
 
     stages: nn.ModuleList
 
-    def __init__(self, space: MobileNet) -> None:
+    def __init__(self, space: MobileNet, options: SupernetOptions) -> None:
         super().__init__()
         self.space = space
+        self.checkpoint = options.checkpoint
         self.skeleton = space.make_skeleton()
 
     def cut_out(self, architecture: Architecture) -> MobileNetwork:
@@ -235,7 +237,7 @@ class SideBySideMobileNet(MobileNetSupernet):
     """
 
     def __init__(self, space: MobileNet, options: SupernetOptions) -> None:
-        super().__init__(space)
+        super().__init__(space, options)
         least, most = space.depths[0], space.depths[-1]
         if space.depths != tuple(range(least, most + 1)):
             raise UnsupportedError(
@@ -272,7 +274,10 @@ class SideBySideMobileNet(MobileNetSupernet):
         )
 
     def forward(self, images: Tensor, gates: Sequence[Gate]) -> Tensor:
-        steps = [partial(layer, gate=gate) for layer, gate in zip(self.layers, gates, strict=True)]
+        steps = [
+            partial(step_of(layer, checkpointed=self.checkpoint), gate=gate)
+            for layer, gate in zip(self.layers, gates, strict=True)
+        ]
         logits: Tensor = self.skeleton(images, steps)
         return logits
 
@@ -319,7 +324,7 @@ class ElasticMobileNet(MobileNetSupernet):
     """
 
     def __init__(self, space: MobileNet, options: SupernetOptions) -> None:
-        super().__init__(space)
+        super().__init__(space, options)
         self.stages = nn.ModuleList(
             nn.ModuleList(
                 ElasticInvertedResidual(place, space.kernels, space.expansions, plain=options.plain)
@@ -339,7 +344,8 @@ class ElasticMobileNet(MobileNetSupernet):
 
     def forward(self, images: Tensor, gates: Sequence[Gate]) -> Tensor:
         used = itertools.chain.from_iterable(self._used(self._opened(gates)))
-        logits: Tensor = self.skeleton(images, [partial(layer, block=block) for layer, block in used])
+        steps = [partial(step_of(layer, checkpointed=self.checkpoint), block=block) for layer, block in used]
+        logits: Tensor = self.skeleton(images, steps)
         return logits
 
     def _opened(self, gates: Sequence[Gate]) -> Architecture:

@@ -13,6 +13,7 @@ from nas_cli.architecture import Architecture, Choice, GenotypeText
 from nas_cli.data import ImageInfo
 from nas_cli.errors import GenotypeError, UnsupportedError
 from nas_cli.layers.cell import CellPlan, DiscreteCell, Edge, SupernetCell, make_cell
+from nas_cli.layers.checkpointing import step_of
 from nas_cli.layers.head import Classifier
 from nas_cli.layers.operations import ReluConvBN, make_operation
 from nas_cli.layers.skeleton import Step, one_hot_gates
@@ -201,6 +202,7 @@ class NasBench201Supernet(Supernet):
     def __init__(self, space: NasBench201, options: SupernetOptions) -> None:
         super().__init__()
         options.form_of("side_by_side")
+        self.checkpoint = options.checkpoint
         self.skeleton = StagedSkeleton(space.info, space.cell_channels)
         self.cells = nn.ModuleList(
             make_cell(PLAN, channels, plain=options.plain, partial_channels=options.partial_channels)
@@ -208,7 +210,8 @@ class NasBench201Supernet(Supernet):
         )
 
     def forward(self, images: Tensor, gates: Sequence[Gate]) -> Tensor:
-        logits: Tensor = self.skeleton(images, [partial(cell, gates=gates) for cell in self.cells])
+        steps = [partial(step_of(cell, checkpointed=self.checkpoint), gates=gates) for cell in self.cells]
+        logits: Tensor = self.skeleton(images, steps)
         return logits
 
     @property

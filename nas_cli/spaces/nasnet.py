@@ -1,6 +1,6 @@
 """NASNet's cells (Zoph, Vasudevan, Shlens and Le 2018, arXiv:1707.07012): two cells of blocks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, cast
 
@@ -11,6 +11,7 @@ from nas_cli.architecture import Architecture, Choice
 from nas_cli.data import ImageInfo
 from nas_cli.errors import ConfigError
 from nas_cli.layers.cell import CellPlan, DiscreteCell, Edge, SupernetCell, make_cell
+from nas_cli.layers.checkpointing import step_of
 from nas_cli.layers.operations import make_final_operation
 from nas_cli.layers.skeleton import Place, Skeleton, SkeletonNetwork, make_auxiliary_head, one_hot_gates
 from nas_cli.layers.stem import check_image_size
@@ -225,6 +226,7 @@ class NasnetSupernet(Supernet):
         super().__init__()
         options.form_of("side_by_side")
         self.space = space
+        self.checkpoint = options.checkpoint
         num_joined = {kind: len(space.joined_inputs(kind)) + len(space.nodes) for kind in KINDS}
         self.skeleton = space.make_skeleton(num_joined, affine=False)
         self.cells = nn.ModuleList(
@@ -245,7 +247,7 @@ class NasnetSupernet(Supernet):
         steps = [
             partial(
                 _joined_states,
-                cell=cell,
+                cell=step_of(cell, checkpointed=self.checkpoint),
                 joined_inputs=self.space.joined_inputs(place.kind),
                 gates=gates[self._gates_of_kind(place.kind)],
             )
@@ -346,11 +348,15 @@ def _gate_shapes(plan: CellPlan) -> list[tuple[int, int]]:
 
 
 def _joined_states(
-    inputs: list[Tensor], *, cell: nn.Module, joined_inputs: Sequence[int], gates: Sequence[Gate]
+    inputs: list[Tensor],
+    *,
+    cell: Callable[..., object],
+    joined_inputs: Sequence[int],
+    gates: Sequence[Gate],
 ) -> list[Tensor]:
     """The inputs that the cell joins, and all its blocks, each scaled by its row of the last gate."""
     *mixing, join = gates
-    nodes = cell(inputs, mixing)
+    nodes = cast(list[Tensor], cell(inputs, mixing))
     scales = join.weights.unbind()
     scaled = [
         scale * node if active else node.new_zeros(()).expand_as(node)

@@ -63,17 +63,29 @@ def test_merging_undoes_splitting() -> None:
     assert torch.equal(merge_phases(split_phases(x)), x)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [3, 5])
-def test_under_autocast_images_of_full_precision_have_gradients(kernel: int) -> None:
+def test_under_autocast_images_of_full_precision_have_gradients(kernel: int, stride: int) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 4, 8, 8, generator=generator).requires_grad_()
     weight = torch.randn(4, 1, kernel, kernel, generator=generator).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        convolved = depthwise_conv2d(x, weight, stride=1, padding=kernel // 2, dilation=1)
-        plain = F.conv2d(x, weight, None, 1, kernel // 2, 1, 4)
+        convolved = depthwise_conv2d(x, weight, stride=stride, padding=kernel // 2, dilation=1)
+        plain = F.conv2d(x, weight, None, stride, kernel // 2, 1, 4)
     assert convolved.dtype == torch.bfloat16
     gradients, expected = (
         torch.autograd.grad(value.float().square().sum(), (x, weight)) for value in (convolved, plain)
     )
     for actual, wanted in zip(gradients, expected, strict=True):
         torch.testing.assert_close(actual, wanted, rtol=0.05, atol=0.05 * wanted.abs().max().item())
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_a_stride_in_bfloat16_is_computed_in_float32(kernel: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 4, 8, 8, generator=generator).bfloat16().requires_grad_()
+    weight = torch.randn(4, 1, kernel, kernel, generator=generator).requires_grad_()
+    exact = F.conv2d(x.float(), weight, None, 2, kernel // 2, 1, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        convolved = depthwise_conv2d(x, weight, stride=2, padding=kernel // 2, dilation=1)
+    assert torch.equal(convolved, exact.bfloat16())

@@ -37,9 +37,9 @@ def thrifty_problem() -> Problem:
     return replace(problem, affordable=within)
 
 
-def small(kind: type[Kind], **settings: object) -> Kind:
+def small(kind: type[Kind], problem: Problem | None = None, **settings: object) -> Kind:
     """A NAS-Bench-201 supernet of two channels in float64, with momentum in its weights' optimiser."""
-    darts = kind(small_problem(), **settings)  # type: ignore[arg-type]
+    darts = kind(problem or small_problem(), **settings)  # type: ignore[arg-type]
     darts.supernet.double().train()
     draws = torch.Generator().manual_seed(1)
     for logits in darts.logits:

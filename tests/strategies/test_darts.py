@@ -1,5 +1,6 @@
 """What is particular to DARTS: its gradients."""
 
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -11,14 +12,14 @@ from nas_cli.data import Batch
 from nas_cli.errors import ConfigError
 from nas_cli.recipe import Recipe
 from nas_cli.strategies.darts import Darts, virtual_step
-from nas_cli.supernet import Gate
+from nas_cli.supernet import Gate, SupernetOptions
 from nas_cli.training import Descent
-from tests.strategies.small import random_batch, small
+from tests.strategies.small import random_batch, small, small_problem
 from tests.toy import toy_problem
 
 
 def small_darts(**settings: object) -> Darts:
-    return small(Darts, **settings)
+    return small(Darts, None, **settings)
 
 
 def unrolled_loss(darts: Darts, logits: list[Tensor], train: Batch, valid: Batch) -> float:
@@ -70,6 +71,22 @@ def test_finite_differences_come_close_to_the_unrolled_loss(expected: list[Tenso
     darts = small_darts(order=2, hessian="finite_differences", finite_difference_step=1e-7)
     gradient = darts.gradient(random_batch(1), random_batch(2), darts.descent)
     assert relative_difference(list(gradient), expected) < 1e-3
+
+
+@pytest.mark.parametrize(
+    "settings", [{"order": 1}, {"order": 2}, {"order": 2, "hessian": "finite_differences"}], ids=str
+)
+def test_checkpoints_change_no_gradient_and_no_statistics(settings: dict[str, object]) -> None:
+    problem = replace(small_problem(), supernet=SupernetOptions(checkpoint=True))
+    darts, checkpointed = small(Darts, None, **settings), small(Darts, problem, **settings)
+    gradients, others = (
+        one.gradient(random_batch(1), random_batch(2), one.descent) for one in (darts, checkpointed)
+    )
+    for gradient, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(other, gradient, atol=1e-12, rtol=1e-9)
+    statistics = dict(checkpointed.supernet.named_buffers())
+    for name, expected in darts.supernet.named_buffers():
+        torch.testing.assert_close(statistics[name], expected, atol=1e-12, rtol=1e-12)
 
 
 def test_the_first_order_gradient_is_not_that_of_the_unrolled_loss(expected: list[Tensor]) -> None:

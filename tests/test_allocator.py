@@ -1,0 +1,55 @@
+"""Memory that one step frees is there for the next one, without a page fault."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from nas_cli.allocator import settle_allocator
+from nas_cli.errors import ConfigError
+
+FAULTS = """
+import resource
+from nas_cli.allocator import settle_allocator
+settle_allocator()
+size = 64 * 2**20
+block = b"x" * size
+del block
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+block = b"x" * size
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+PAGES = 64 * 2**20 // 4096
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library is not glibc")
+
+
+def faults(**environment: str) -> int:
+    """Pages that are faulted in for a block as large as one that was freed before."""
+    kept = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
+    command = [sys.executable, "-c", FAULTS]
+    answer = subprocess.run(command, env=kept | environment, check=True, capture_output=True, text=True)
+    return int(answer.stdout)
+
+
+@glibc
+def test_a_freed_block_is_used_again() -> None:
+    assert faults() < PAGES / 100
+
+
+@glibc
+def test_the_default_of_glibc_can_be_had() -> None:
+    assert faults(NAS_MALLOC="default") > PAGES / 2
+
+
+@glibc
+def test_settings_of_the_users_own_are_left_alone() -> None:
+    assert faults(MALLOC_MMAP_THRESHOLD_="65536") > PAGES / 2
+
+
+def test_an_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_MALLOC", "fast")
+    with pytest.raises(ConfigError, match="NAS_MALLOC=fast: must be one of keep, default"):
+        settle_allocator()
