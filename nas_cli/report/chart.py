@@ -13,7 +13,7 @@ from markupsafe import Markup
 Point = tuple[float, float]
 
 WIDTH, HEIGHT = 420.0, 250.0
-LEFT, RIGHT, TOP, BOTTOM = 54.0, 14.0, 30.0, 40.0
+LEFT, RIGHT, TOP, BOTTOM = 62.0, 14.0, 30.0, 40.0
 MOST_MARKS = 60
 LEVELS = 20
 """How many shades a heat map has."""
@@ -85,23 +85,31 @@ def line_chart(title: str, x: str, y: str, series: Sequence[Series], marks: str 
     return _svg(title, [_frame(*axes), _legend(series), *drawn])
 
 
-def scatter_chart(
-    title: str,
-    x: str,
-    y: str,
-    points: Sequence[tuple[Point, str]],
-    marked: Series,
-    *,
-    others: str,
-    joined: bool,
-) -> Markup:
-    """Points with their tooltips, `others` in the legend; of the marked ones, `joined` by steps if wanted."""
-    axes = _axes(x, y, [point for point, _ in points] + list(marked.points))
+def scatter_chart(title: str, x: str, y: str, points: Sequence[tuple[Point, str]], front: Series) -> Markup:
+    """Points with their tooltips, and a front as steps through its points."""
+    axes = _axes(x, y, [point for point, _ in points] + list(front.points))
     dots = [_dot(point, axes, "quiet", text) for point, text in points]
-    steps = [_path(_steps(marked.points), axes, "strong")] if joined else []
-    best = [_dot(point, axes, "strong", f"{marked.name}: {point[1]:.4g}") for point in marked.points]
-    legend = _legend([Series(others, (), "quiet"), marked])
-    return _svg(title, [_frame(*axes), legend, *dots, *steps, *best])
+    best = [_dot(point, axes, "strong", f"{front.name}: {point[1]:.4g}") for point in front.points]
+    legend = _legend([Series("every network", (), "quiet"), front])
+    return _svg(title, [_frame(*axes), legend, *dots, _path(_steps(front.points), axes, "strong"), *best])
+
+
+def strip_chart(title: str, x: str, groups: Sequence[tuple[str, Sequence[float]]]) -> Markup:
+    """A line a group: each of its values a point, their mean a bar."""
+    values = [value for _, group in groups for value in group]
+    step, bottom = 44.0, 44.0 * len(groups) + 6
+    axis = Axis(x, *_wide(min(values), max(values), 0.06), 8.0, WIDTH - RIGHT)
+    parts = [_text(axis(value), bottom + 16, short(value), "middle") for value in axis.ticks]
+    parts.append(_text((8.0 + WIDTH - RIGHT) / 2, bottom + 33, x, "middle", "label"))
+    for k, (name, group) in enumerate(groups):
+        line = step * k + 32
+        rule = Markup('<line class="rule" x1="8" x2="{}" y1="{}" y2="{}"/>').format(WIDTH - RIGHT, line, line)
+        at, mean = axis(sum(group) / len(group)), sum(group) / len(group)
+        bar = Markup('<line class="line" x1="{}" x2="{}" y1="{}" y2="{}"><title>{}</title></line>')
+        parts += [_text(8, line - 14, name, "start", "label"), rule]
+        parts += [_mark(axis(value), line, "quiet", f"{name}: {value:.4g}") for value in group]
+        parts.append(bar.format(at, at, line - 8, line + 8, f"{name}, mean: {mean:.4g}"))
+    return _svg(title, parts, bottom + BOTTOM)
 
 
 def _steps(points: Sequence[Point]) -> list[Point]:
@@ -205,9 +213,12 @@ def _path(points: Sequence[Point], axes: tuple[Axis, Axis], kind: str) -> Markup
 
 
 def _dot(point: Point, axes: tuple[Axis, Axis], kind: str, text: str = "") -> Markup:
+    return _mark(axes[0](point[0]), axes[1](point[1]), kind, text)
+
+
+def _mark(x: float, y: float, kind: str, text: str) -> Markup:
     title = Markup("<title>{}</title>").format(text) if text else ""
-    dot = Markup('<circle class="dot {}" cx="{}" cy="{}" r="2.6">{}</circle>')
-    return dot.format(kind, axes[0](point[0]), axes[1](point[1]), title)
+    return Markup('<circle class="dot {}" cx="{}" cy="{}" r="2.6">{}</circle>').format(kind, x, y, title)
 
 
 def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> Markup:

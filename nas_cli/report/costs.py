@@ -8,12 +8,13 @@ from typing import cast
 from omegaconf import OmegaConf
 
 from nas_cli.architecture import Architecture, Option
-from nas_cli.budget import CostMeter
+from nas_cli.budget import Budget, CostMeter
 from nas_cli.config import build
 from nas_cli.data import ImageInfo
 from nas_cli.errors import NasError
 from nas_cli.report.record import Record, RunRecord, as_record, number, read_json
 from nas_cli.space import SearchSpace
+from nas_cli.strategies.scored_front import COUNTED
 
 MOST = 200
 """Networks counted for a picture; it takes some milliseconds each."""
@@ -31,21 +32,30 @@ class Priced:
 def priced_history(record: RunRecord) -> tuple[str, list[Priced]]:
     """What the cost is, and the evaluations at the highest fidelity with it; nothing where none is known.
 
-    What the evaluator measured counts, else the parameters of at most MOST networks: the best, and others
-    spread over the search.
+    It is the first cost of front.json, else what the evaluator measured, else the parameters. What was not
+    measured is counted for at most MOST networks: the best, and others spread over the search.
     """
     places = _comparable(record.history)
-    measured = list(as_record(record.history[places[0]].get("metrics"))) if places else []
-    if measured:
-        name = measured[0]
-        costs = {place: number(as_record(record.history[place].get("metrics")).get(name)) for place in places}
+    measured = list(_measured(record, places[0])) if places else []
+    name = (*_objectives(record), *measured, "parameters")[0]
+    if name in measured:
+        costs = {place: number(_measured(record, place).get(name)) for place in places}
     else:
-        name, costs = "parameters", _parameters(record, _spread(record.history, places))
+        costs = _counted(record, name, _spread(record.history, places))
     return name, [
         Priced(cost, cast(float, record.history[place]["score"]), place + 1)
         for place, cost in costs.items()
         if cost is not None
     ]
+
+
+def _measured(record: RunRecord, place: int) -> Record:
+    return as_record(record.history[place].get("metrics"))
+
+
+def _objectives(record: RunRecord) -> list[str]:
+    front = read_json(record.folder / "front.json")
+    return list(as_record(as_record(front[0]).get("objectives"))) if isinstance(front, list) and front else []
 
 
 def parameters_of(record: RunRecord) -> float | None:
@@ -60,13 +70,18 @@ def parameters_of(record: RunRecord) -> float | None:
         return None
 
 
-def _parameters(record: RunRecord, places: Sequence[int]) -> dict[int, float | None]:
+def _counted(record: RunRecord, name: str, places: Sequence[int]) -> dict[int, float | None]:
+    """Nothing for a space of the user's that is not to be found here, or files of another version."""
     try:
         space, info = _space(record, as_record(record.config.get("space")))
-        meter = CostMeter(space, info)
-        return {place: meter.cost("params", _architecture(record.history[place])) for place in places}
-    except (NasError, TypeError, ValueError, KeyError):
-        return {}  # a class of the user's that is not to be found here, or images.json of another version
+        if name == "latency_ms":
+            budget = build(Budget, OmegaConf.create(dict(as_record(record.config.get("budget")))))
+            meter = CostMeter.of(budget, space, info)
+        else:
+            meter = CostMeter(space, info)
+        return {place: meter.cost(COUNTED[name], _architecture(record.history[place])) for place in places}
+    except (NasError, TypeError, ValueError, KeyError, AssertionError):
+        return {}
 
 
 def _space(record: RunRecord, node: Record) -> tuple[SearchSpace, ImageInfo]:

@@ -130,12 +130,6 @@ class _GateLog:
             [cast(list[list[list[float]]], line["gates"]) for line in shown],
         )
 
-    @property
-    def top(self) -> float:
-        return (
-            max((w for epoch in self.weights for gate in epoch for row in gate for w in row), default=1) or 1
-        )
-
     def kinds(self) -> dict[tuple[str, tuple[str, ...]], list[tuple[int, int]]]:
         """{(kind, candidates): its (gate, row)}; the kind is what stands before the point of a row's name."""
         found: dict[tuple[str, tuple[str, ...]], list[tuple[int, int]]] = {}
@@ -153,7 +147,8 @@ class _GateLog:
             [sum(epoch[gate][row][k] for gate, row in places) / len(places) for epoch in self.weights]
             for k in range(len(candidates))
         ]
-        return Shades(candidates, self.epochs, means, self.top)
+        top = max((weight for line in means for weight in line), default=0.0)
+        return Shades(candidates, self.epochs, means, top or 1.0)
 
 
 def _gates(record: RunRecord) -> Section:
@@ -164,8 +159,7 @@ def _gates(record: RunRecord) -> Section:
         figures = [*(_mean_gates(log, *kind, places) for kind, places in kinds), *figures]
         folded = [_one_gate(log, kind[1], at) for kind, places in kinds if len(places) > 1 for at in places]
         text = (
-            "How strongly each candidate operation counts, epoch by epoch: blank is 0, full colour is "
-            f"{log.top:.2f}."
+            "How strongly each candidate operation counts, epoch by epoch: the fuller the colour, the more."
         )
     return Section("How it decided", text, figures, folded, "Every place by itself, its rows as above")
 
@@ -173,14 +167,15 @@ def _gates(record: RunRecord) -> Section:
 def _mean_gates(
     log: _GateLog, kind: str, candidates: Sequence[str], places: Sequence[tuple[int, int]]
 ) -> Figure:
-    title = f"{kind}: mean weight of each candidate"
-    drawing = heat_map(title, "epoch", log.shades(candidates, places), labelled=True)
-    return Figure(drawing, f"{title}, over {len(places)} places." if len(places) > 1 else f"{kind}.")
+    title, shades = f"{kind}: mean weight of each candidate", log.shades(candidates, places)
+    of = f"{title}, over {len(places)} places" if len(places) > 1 else kind
+    return Figure(heat_map(title, "epoch", shades, labelled=True), f"{of}; full colour is {shades.top:.2f}.")
 
 
 def _one_gate(log: _GateLog, candidates: Sequence[str], place: tuple[int, int]) -> Figure:
     name = log.rows[place[0]][place[1]].replace(".", " ")
-    return Figure(heat_map(name, "epoch", log.shades(candidates, [place]), labelled=False), name)
+    shades = log.shades(candidates, [place])
+    return Figure(heat_map(name, "epoch", shades, labelled=False), f"{name}: up to {shades.top:.2f}")
 
 
 def _skips(record: RunRecord) -> list[Figure]:
@@ -226,9 +221,7 @@ def _cost_figure(name: str, label: str, priced: Sequence[Priced], count: int) ->
     shown = "" if len(priced) == count else f" {len(priced)} of {count} evaluations are drawn."
     text = f"On the front no other network is both cheaper and better.{shown}"
     return Figure(
-        scatter_chart(
-            f"{label} against {name}", name, label, dots, front, others="every network", joined=True
-        ),
+        scatter_chart(f"{label} against {name}", name, label, dots, front),
         text,
     )
 

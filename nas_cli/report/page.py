@@ -9,8 +9,9 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from nas_cli.architecture import Json
 from nas_cli.report import comparison, story
-from nas_cli.report.chart import Series, scatter_chart
+from nas_cli.report.chart import strip_chart
 from nas_cli.report.comparison import Group
 from nas_cli.report.costs import parameters_of
 from nas_cli.report.figures import Figure, sections
@@ -100,8 +101,8 @@ def comparison_page(records: Sequence[RunRecord]) -> str:
         sentence=_headline(groups),
         groups=groups,
         differences=comparison.differences(groups),
-        figures=_dots(groups),
-        rows=comparison.rows_of(records),
+        figures=_strips(groups),
+        rows=_filled(comparison.rows_of(records)),
     )
 
 
@@ -154,24 +155,29 @@ def _headline(groups: Sequence[Group]) -> str:
     )
 
 
-def _dots(groups: Sequence[Group]) -> list[Figure]:
-    """Each run a point, each group a column; the line joins the means."""
+def _strips(groups: Sequence[Group]) -> list[Figure]:
     figures = []
     for command in dict.fromkeys(group.command for group in groups):
         scored = [group for group in groups if group.command == command and group.scores]
-        points = [
-            ((float(k), score), f"{group.name}: {score:.4g}")
-            for k, group in enumerate(scored, 1)
-            for score in group.scores
-        ]
-        means = Series("mean", [(float(k), group.mean) for k, group in enumerate(scored, 1)])
-        if points:
+        if scored:
             label = f"score ({scored[0].unit})" if scored[0].unit else "score"
-            chart = scatter_chart(
-                f"{command}: {label}", "group", label, points, means, others="each run", joined=False
+            chart = strip_chart(
+                f"{command}: {label}", label, [(group.name, group.scores) for group in scored]
             )
-            figures.append(Figure(chart, f"{command}: each run a point; groups in the order of the table."))
+            figures.append(Figure(chart, f"nas {command}: each run a point, the mean of its group a bar."))
     return figures
+
+
+def _filled(rows: Sequence[dict[str, Json]]) -> list[dict[str, str]]:
+    """For people: columns without a value are left out, and figures are short."""
+    names = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+    return [{name.replace("_", " "): _short(row[name]) for name in names} for row in rows]
+
+
+def _short(value: Json) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _md(text: str) -> str:

@@ -1,5 +1,6 @@
 """A run in words: the result in one sentence, the facts, and the commands that repeat it and lead on."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import cast
 from nas_cli.progress import duration
 from nas_cli.report.record import RunRecord, as_record, number
 
+QUOTED = re.compile(r"([\w.]+=)'([^'\\]*)'")
+"""Paths are quoted for Hydra before it reads them; `nas` does that by itself."""
 Facts = list[tuple[str, str]]
 
 ENVIRONMENT = (
@@ -78,9 +81,10 @@ def _searched(record: RunRecord, size: str) -> str:
 
 def facts(record: RunRecord, parameters: float | None) -> Facts:
     """The figures beside the sentence."""
+    searched = "score in the search" if record.result else "score"
     found: list[tuple[str, str | None]] = [
         ("test accuracy", _told(record.result.get("test_accuracy"), "{:.2f} %")),
-        ("score", _told(record.found_by.get("score"), f"{{:.4g}} {record.unit}".rstrip())),
+        (searched, _told(record.found_by.get("score"), f"{{:.4g}} {record.unit}".rstrip())),
         ("parameters", _told(parameters, "{:,.0f}")),
         ("multiply-adds", _told(record.result.get("multiply_adds"), "{:,.0f}")),
         ("time", seconds_told(record.seconds)),
@@ -126,7 +130,7 @@ def time_parts(record: RunRecord) -> list[tuple[str, float]]:
     parts = [
         ("training epochs", epochs),
         ("scoring networks", evaluations),
-        ("loading, deriving, testing, saving", rest),
+        ("everything else", rest),
     ]
     return [(name, seconds) for name, seconds in parts if seconds > 0]
 
@@ -149,7 +153,7 @@ def reproduce(record: RunRecord) -> list[str]:
 def _given(overrides: Sequence[object]) -> list[str]:
     """`space=genotype` is what a genotype brought by itself."""
     brought = ("space=genotype", "dataset=genotype")
-    return [str(override) for override in overrides if override not in brought]
+    return [QUOTED.sub(r"\1\2", str(override)) for override in overrides if override not in brought]
 
 
 def _hydra_flags(record: RunRecord) -> list[str]:
@@ -178,7 +182,7 @@ def go_on(record: RunRecord) -> list[tuple[str, str]]:
     if record.command == "search":
         return [
             (f"nas retrain genotype={genotype}", "train the network in full and test it"),
-            (f"nas derive run={folder} top=5", "the five best networks with drawings and costs"),
+            (f"nas derive run={folder} top=5", "see the five best networks, drawn and with their costs"),
         ]
     if record.command == "derive":
         weights = (
