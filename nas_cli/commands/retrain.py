@@ -14,6 +14,7 @@ from nas_cli.commands.setup import (
     found_by_of,
     load_images,
     make_genotype,
+    make_tracker,
     plain,
     published_cost,
     write_drawing,
@@ -49,11 +50,13 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
         network, data.train, data.info, recipe=recipe, trainer=trainer, seed=config.seed
     )
     cost = published_cost(space, architecture, data.info)
+    tracker = make_tracker(config)
     expectation = None
     if config.preflight and not resume:
         room = preflight.room_of(plain(config), trainer.device, folder)
         expectation = preflight.of_training(training, data.test, room)
     run = Run.resume(folder, "retrain") if resume else Run.create(folder, "retrain", plain(config))
+    run.follow(tracker)
     with run:
         run.log.info(f"Trained on: {trainer}")
         preflight.tell(run, expectation)

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from nas_cli import preflight
 from nas_cli.architecture import Architecture, Json
-from nas_cli.commands.setup import make_genotype, make_problem, plain
+from nas_cli.commands.setup import make_genotype, make_problem, make_tracker, plain
 from nas_cli.config import build
 from nas_cli.drawing import svg_of
 from nas_cli.evaluator import Evaluator
@@ -25,11 +25,13 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
     strategy = build(Strategy, config.strategy, problem)
     evaluator = make_evaluator(config, problem, strategy)
     strategy.check_evaluator(evaluator)
+    tracker = make_tracker(config)
     expectation = None
     if config.preflight and not resume:
         room = preflight.room_of(plain(config), problem.trainer.device, folder)
         expectation = preflight.of_search(strategy, evaluator, room)
     run = Run.resume(folder, "search") if resume else Run.create(folder, "search", plain(config))
+    run.follow(tracker)
     with run:
         run.log.debug(f"Searched on: {problem.trainer}")
         preflight.tell(run, expectation)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nas_cli.architecture import Json
 from nas_cli.report.record import RunRecord
-from nas_cli.report.story import flatten
+from nas_cli.tracker import flatten
 
 NOT_COMPARED = ("seed", "genotype", "weights", "run", "preflight")
 """Settings that may differ within a group: repeats, where a network came from, and what changes no result."""

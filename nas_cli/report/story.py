@@ -8,6 +8,7 @@ from typing import cast
 
 from nas_cli.progress import duration
 from nas_cli.report.record import RunRecord, as_record, number
+from nas_cli.tracker import flatten
 
 QUOTED = re.compile(r"([\w.]+=)'([^'\\]*)'")
 """Paths are quoted for Hydra before it reads them; `nas` does that by itself."""
@@ -92,7 +93,7 @@ def facts(record: RunRecord, parameters: float | None) -> Facts:
         ("peak GPU memory", _told(record.status.get("peak_gpu_memory_mb"), "{:,.0f} MB")),
         ("epochs", str(len(record.metrics)) if record.metrics else None),
         ("evaluations", str(len(record.history)) if record.history else None),
-        ("seed", _plain(record.config.get("seed"))),
+        ("seed", _told(record.config.get("seed"), "{:.0f}")),
     ]
     return [(name, text) for name, text in found if text is not None]
 
@@ -106,17 +107,7 @@ def environment(record: RunRecord) -> Facts:
 
 def settings(record: RunRecord) -> Facts:
     """Every setting of config.yaml with its full key."""
-    return list(flatten(record.config).items())
-
-
-def flatten(node: object, prefix: str = "") -> dict[str, str]:
-    """{"recipe.epochs": "5"} of nested settings."""
-    if not isinstance(node, dict) or not node:
-        return {prefix: _plain(node) or "null"}
-    flat: dict[str, str] = {}
-    for key, value in node.items():
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+    return list(flatten(dict(record.config)).items())
 
 
 def time_parts(record: RunRecord) -> list[tuple[str, float]]:
@@ -205,9 +196,3 @@ def _after_training(folder: Path) -> list[tuple[str, str]]:
 def _told(value: object, pattern: str) -> str | None:
     amount = number(value)
     return None if amount is None else pattern.format(amount)
-
-
-def _plain(value: object) -> str | None:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return None if value is None else str(value)

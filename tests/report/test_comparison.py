@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nas_cli.architecture import Json
 from nas_cli.cli import main
 from nas_cli.report.comparison import Group, differences, groups_of, names_of
 from nas_cli.report.record import RunRecord
@@ -15,7 +16,7 @@ def group(name: str, *scores: float) -> Group:
     return Group(name, "search", "%", scores, len(scores))
 
 
-def records(folder: Path, *runs: tuple[str, dict[str, object], int, float]) -> list[RunRecord]:
+def records(folder: Path, *runs: tuple[str, dict[str, Json], int, float]) -> list[RunRecord]:
     return [
         RunRecord.read(make_search(folder / str(k), strategy=kind, settings=settings, seed=seed, score=score))
         for k, (kind, settings, seed, score) in enumerate(runs)

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from nas_cli.architecture import Json
 from nas_cli.cli import main
 from nas_cli.errors import Interrupted, TrainingError
 from nas_cli.report import write_report
@@ -28,7 +29,7 @@ def headline(text: str) -> str:
     return found[1]
 
 
-def evaluations(*scores: float) -> list[dict[str, object]]:
+def evaluations(*scores: float) -> list[dict[str, Json]]:
     return [
         {
             "picks": [k % 5, 0, 0, 0, 0, 1],
