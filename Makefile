@@ -25,9 +25,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Every figure of the README
-bench: $(VENV)/.installed-dev
-	set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+# One table of every space and strategy, kept in benchmarks/results/<machine>.json: a quarter of an hour
+bench: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py
 
 # The table of methods of docs/results.md: under two hours on two cores; DATASET=digits: a quarter of an hour
 DATASET ?= $(firstword $(wildcard $(NAS_DATA)/cifar10_20k.npz ../shared/data/cifar10_20k.npz) cifar10)

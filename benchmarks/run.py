@@ -5,7 +5,8 @@
 For each space and each strategy a step as `nas search` takes it (the weights' and the architecture's part on
 a batch each, optimisers included), beside the same step in plain form: every candidate by its definition, in
 contiguous memory. Then DARTS, PC-DARTS, ENAS and Once-for-All beside the plain DARTS step with all gradients,
-which stands for the public implementations; then data, and what sampling strategies cost by themselves.
+which stands for the public implementations; the retraining of DARTS_V2; data; and what sampling strategies
+cost by themselves.
 
 CPU seconds at one thread, medians of interleaved rounds; peak memory of each form in a process of its own;
 operations are the profiler's leaves, a figure that no noisy machine can blur; the limit is that of
@@ -30,6 +31,7 @@ from typing import cast
 import data
 import ofa
 import pc_darts
+import retrain
 import sampling
 import tabular
 import torch
@@ -150,6 +152,19 @@ def strategies() -> dict[str, Contest]:
     return {f"strategy {name}": both_forms(SEARCHES.get(name, "nasbench201"), name) for name in names}
 
 
+def retraining() -> dict[str, Contest]:
+    """The network of DARTS_V2 at its paper's size; the fast form is in bf16 where the processor has it."""
+    retrain.BATCH = BATCH
+    fast = "bf16" if retrain.computes_bf16_fast(torch.device("cpu")) else "own depthwise"
+    forms = {form: partial(_retraining, own) for form, own in (("fast", fast), ("plain", "plain"))}
+    return {"retrain darts_v2": Contest(forms, reference="plain")}
+
+
+def _retraining(form: str) -> Step:
+    training, steps = retrain.make(form), iter(range(1, 1000))  # the first step drops no paths
+    return lambda: retrain.seconds_of_a_step(training, next(steps))
+
+
 def against_plain_darts() -> dict[str, Contest]:
     """Methods beside the first-order DARTS step with all gradients in both passes, at the same batch."""
     pc_darts.BATCH = ofa.BATCH = BATCH
@@ -164,7 +179,7 @@ def against_plain_darts() -> dict[str, Contest]:
 
 
 def contests() -> dict[str, Contest]:
-    return {**spaces(), **strategies(), **against_plain_darts()}
+    return {**spaces(), **strategies(), **retraining(), **against_plain_darts()}
 
 
 # How they are measured

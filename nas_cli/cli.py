@@ -212,6 +212,24 @@ def latency(
     )
 
 
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="RUN", help="Run folders, or that of a sweep; the latest.")
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", help="html, md, csv, or several: html,md,csv.")
+    ] = "html",
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FOLDER", help="Where a comparison is written.")
+    ] = None,
+) -> None:
+    """A page of one run, in its folder; of several, their comparison with a test of the difference."""
+    from nas_cli.commands import report as reporting
+
+    reporting.run(runs or [], formats.split(","), output)
+
+
 @app.command("list")
 def list_options(config_dir: ConfigDir = None) -> None:
     """What there is: spaces, strategies, data sets, published genotypes, a line on each."""

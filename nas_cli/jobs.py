@@ -141,7 +141,17 @@ def _start_sweep(request: Request) -> None:
             _remove_empty(made)
             raise _unwritable(folder, failure) from failure
         error = failure
+    if len(outcomes(folder)) > 1:
+        _compare(folder)
     _report(outcomes(folder), error)
+
+
+def _compare(folder: Path) -> None:
+    """Leave the comparison of a sweep's runs in its folder; not where launchers run them elsewhere."""
+    from nas_cli.report import report_after
+
+    if any(folder.glob("**/status.json")):
+        report_after(folder, sweep=True)
 
 
 def _report(found: list[Outcome], error: Exception | None) -> None:

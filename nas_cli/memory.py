@@ -2,11 +2,11 @@
 
 import weakref
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 MEBIBYTE = 2**20
 
@@ -47,15 +47,14 @@ class _Living(TorchDispatchMode):
 
     def __torch_dispatch__(
         self,
-        func: Callable[..., object],
+        func: torch._ops.OpOverload,
         types: object,
         args: tuple[object, ...] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         result = func(*args, **kwargs or {})
-        before = {tensor.untyped_storage()._cdata for tensor in _tensors((args, kwargs))}
-        for tensor in _tensors(result):
-            if tensor.untyped_storage()._cdata not in before:
+        if not _returns_an_argument(func):
+            for tensor in _tensors(result):
                 self._add(tensor.untyped_storage())
         return result
 
@@ -72,5 +71,13 @@ class _Living(TorchDispatchMode):
         self.now -= self.sizes.pop(key)
 
 
-def _tensors(tree: object) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+@cache
+def _returns_an_argument(operation: torch._ops.OpOverload) -> bool:
+    """Views, and what works in place, make no storage."""
+    return any(returned.alias_info is not None for returned in operation._schema.returns)
+
+
+def _tensors(result: object) -> list[Tensor]:
+    if isinstance(result, Tensor):
+        return [result]
+    return [item for item in result if isinstance(item, Tensor)] if isinstance(result, list | tuple) else []

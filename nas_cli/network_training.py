@@ -32,6 +32,7 @@ class NetworkTraining(EpochWork):
         seed: int,
     ) -> None:
         self.network = trainer.place(network)
+        self.compute = trainer.compiled(self.network)
         self.info, self.recipe, self.trainer, self.seed = info, recipe, trainer, seed
         self.data = Batches(
             part,
@@ -64,17 +65,20 @@ class NetworkTraining(EpochWork):
         mixed = self.recipe.mix(batch, self.info.num_classes, self.seed, step)
         self._set_drop_path(step)
         self.descent.set_learning_rate(step)
-        with self.trainer.autocast():
-            logits, loss = self._forward(mixed)
-        loss.backward()
-        self.descent.step(loss, step)
+        total_loss = torch.zeros((), device=self.trainer.device)
+        for part, labels in zip(self.recipe.parts(mixed), self.recipe.parts(batch), strict=True):
+            with self.trainer.autocast():
+                logits, loss = self._forward(part)
+            (loss / self.recipe.accumulate).backward()
+            self.tally.add(loss, logits, labels.labels)
+            total_loss += loss.detach()
+        self.descent.step(total_loss, step)
         if self.average:
             self.average.update_parameters(self.network)
-        self.tally.add(loss, logits, batch.labels)
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits, and the loss with the auxiliary head's share in it."""
-        output = self.network(batch.images)
+        output = self.compute(batch.images)
         if not self.recipe.auxiliary_weight:
             return output, self.recipe.loss(output, batch.labels)
         logits, auxiliary_logits = output

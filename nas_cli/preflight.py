@@ -126,7 +126,8 @@ def of_search(strategy: Strategy, evaluator: Evaluator, room: Room) -> Expectati
         pieces = steps_of(tried)
         pieces += scores.pieces(_sampled(strategy.problem)[0], {None: float(tried.num_scored)})
         return _try(pieces, room, tried)
-    assert isinstance(strategy, SamplingStrategy)
+    if not isinstance(strategy, SamplingStrategy):
+        return None  # of a kind of its own
     median, largest = _sampled(strategy.problem)
     evaluations = strategy.expected(evaluator)
     pieces = evaluator.pieces(median, evaluations)

@@ -21,8 +21,10 @@ Pixels = Annotated[int, Field(ge=0)]
 class Recipe:
     """SGD with a cosine schedule, augmentation and regularisation.
 
-    An epoch is `steps_per_epoch` batches, or one pass over the images where that is None. `shift` (None:
-    an eighth of the image size) and `cutout` are in pixels. `drop_path` grows linearly from zero over the
+    An epoch is `steps_per_epoch` batches, or one pass over the images where that is None. A step computes
+    its batch in `accumulate` equal parts, one after the other, and takes the mean of their gradients: the
+    same step in less memory, but for batch statistics, which are of a part. `shift` (None: an eighth
+    of the image size) and `cutout` are in pixels. `drop_path` grows linearly from zero over the
     training (arXiv:1707.07012); `auxiliary_weight` weighs the loss of the auxiliary head
     (arXiv:1806.09055, 0.4). `mixup` and `cutmix` are the alpha of their Beta distribution, zero for none;
     with both, each batch draws one of them. `average_decay` is the decay of an exponential average of
@@ -37,6 +39,7 @@ class Recipe:
         epochs: Count = 30,
         steps_per_epoch: Count | None = None,
         batch_size: Annotated[int, Field(ge=2)] = 64,
+        accumulate: Count = 1,
         weights_share: Annotated[float, Field(gt=0, lt=1)] = 0.5,
         learning_rate: Positive = 0.025,
         final_learning_rate: NonNegative = 0.001,
@@ -58,6 +61,7 @@ class Recipe:
         self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
         self.batch_size = batch_size
+        self.accumulate = accumulate
         self.weights_share = weights_share
         self.learning_rate = learning_rate
         self.final_learning_rate = final_learning_rate
@@ -82,6 +86,11 @@ class Recipe:
             raise ConfigError(
                 f"recipe.final_learning_rate={self.final_learning_rate} is above "
                 f"recipe.learning_rate={self.learning_rate}, but the schedule only falls. Lower it."
+            )
+        if self.batch_size % self.accumulate or self.batch_size < 2 * self.accumulate:
+            raise ConfigError(
+                f"recipe.accumulate={self.accumulate}: recipe.batch_size={self.batch_size} has not that many "
+                "equal parts of two images or more. Set it to a divisor of the batch size."
             )
         if self.nesterov and self.momentum == 0:
             raise ConfigError("recipe.nesterov=true needs recipe.momentum above 0.")
@@ -113,6 +122,11 @@ class Recipe:
             transforms.append(v2.CutMix(alpha=self.cutmix, num_classes=num_classes))
         with seeded(seed, "mix", step):
             return Batch(*v2.RandomChoice(transforms)(batch.images, batch.labels))
+
+    def parts(self, batch: Batch) -> list[Batch]:
+        """The `accumulate` equal parts of a batch."""
+        split = (tensor.chunk(self.accumulate) for tensor in batch)
+        return [Batch(images, labels) for images, labels in zip(*split, strict=True)]
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross entropy of logits (images, classes) with labels (images,) or shares (images, classes)."""

@@ -333,13 +333,14 @@ class WeightSharingStrategy(Strategy, EpochWork):
         """One step of the weights under `paths`."""
         problem = self.problem
         mixed = problem.recipe.mix(batch, problem.data.info.num_classes, problem.seed, step)
+        parts = zip(problem.recipe.parts(mixed), problem.recipe.parts(batch), strict=True)
         total_loss = torch.zeros((), device=problem.trainer.device)
-        for gates in self.paths():
+        for (part, unmixed), gates in itertools.product(parts, self.paths()):
             with problem.trainer.autocast():
-                logits = self.supernet(mixed.images, gates)
-                loss = self.loss(logits, mixed.labels, mixed.images)
-            (self.path_weight * loss).backward()
-            self.train_tally.add(loss, logits, batch.labels)
+                logits = self.supernet(part.images, gates)
+                loss = self.loss(logits, part.labels, part.images)
+            (self.path_weight / problem.recipe.accumulate * loss).backward()
+            self.train_tally.add(loss, logits, unmixed.labels)
             total_loss += loss.detach()
         self.descent.step(total_loss, step)
 

@@ -1,13 +1,18 @@
 """Where weights are trained."""
 
+import os
+import shutil
+import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import nn
 
 from nas_cli.data import Batch
-from nas_cli.errors import ConfigError
+from nas_cli.errors import ConfigError, UnsupportedError
+from nas_cli.layers.drop_path import leave_uncompiled
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -17,7 +22,9 @@ class Trainer:
     """The device, its precision and its memory layout. Raises ConfigError for a device that is not there.
 
     `precision=auto` is bf16 where one network is retrained on a device that computes it fast; a search is
-    in fp32, since a supernet's many small operations gain nothing by it (docs/performance.md).
+    in fp32, since a supernet's many small operations gain nothing by it (docs/performance.md). `compile` is
+    the mode of torch.compile for a network that is trained by itself; a supernet is not compiled. Raises
+    UnsupportedError where a mode has no effect.
     """
 
     def __init__(
@@ -28,11 +35,15 @@ class Trainer:
         devices: Literal[1] = 1,
         precision: Literal["auto", "fp32", "bf16"] = "auto",
         memory_format: Literal["channels_last", "contiguous"] = "channels_last",
+        compile: Literal["off", "default", "reduce-overhead"] = "off",
     ) -> None:
         self.device = _find_device(device)
         self.devices = devices
         self.precision = _fast_precision(work, self.device) if precision == "auto" else precision
         self.memory_format = MEMORY_FORMATS[memory_format]
+        self.compile_mode = compile
+        if compile != "off":
+            _check_compile(compile, work, self.device)
 
     def __str__(self) -> str:
         layout = next(name for name, value in MEMORY_FORMATS.items() if value == self.memory_format)
@@ -47,6 +58,13 @@ class Trainer:
         images = batch.images.to(self.device, non_blocking=True)
         labels = batch.labels.to(self.device, non_blocking=True)
         return Batch(images.contiguous(memory_format=self.memory_format), labels)
+
+    def compiled(self, network: nn.Module) -> nn.Module:
+        """What computes the network; weights, names and modes are the network's own."""
+        if self.compile_mode == "off":
+            return network
+        leave_uncompiled()
+        return cast(nn.Module, torch.compile(network, mode=self.compile_mode))
 
     def autocast(self) -> AbstractContextManager[object]:
         if self.precision == "fp32":
@@ -66,8 +84,28 @@ def computes_bf16_fast(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
-    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch can tell
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.9
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _check_compile(mode: str, work: str, device: torch.device) -> None:
+    if work == "search":
+        raise UnsupportedError(
+            f"trainer.compile={mode}: a search is not compiled, since each path of a supernet and each "
+            "sampled network would be compiled anew for minutes. Set trainer.compile=off for the search, and "
+            "use it in `nas retrain`."
+        )
+    if mode == "reduce-overhead" and device.type != "cuda":
+        raise UnsupportedError(
+            f"trainer.compile={mode} records CUDA graphs, and the device is {device.type}. "
+            "Set trainer.compile=default or trainer.device=cuda."
+        )
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and sys.platform == "linux" and shutil.which(compiler) is None:
+        raise UnsupportedError(
+            f"trainer.compile={mode} needs a C++ compiler, and there is no {compiler}. Install one, name it "
+            "in the environment variable CXX, or set trainer.compile=off."
+        )
 
 
 def _find_device(name: str) -> torch.device:

@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import cast
 
@@ -44,6 +44,13 @@ class Tally:
     def load(self, sums: Tensor) -> None:
         """Go on from the sums of a checkpoint, which come on the CPU."""
         self.sums.copy_(sums)
+
+
+def mean_of(gradients: Sequence[Sequence[Tensor]]) -> Sequence[Tensor]:
+    """The mean of each tensor over several lists of them."""
+    if len(gradients) == 1:
+        return gradients[0]
+    return [torch.stack(list(each)).mean(0) for each in zip(*gradients, strict=True)]
 
 
 class Descent:

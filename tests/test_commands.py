@@ -143,7 +143,7 @@ def test_architectures_are_scored_with_the_weights_of_an_earlier_search(darts_se
 
 
 def test_a_search_stopped_within_an_epoch_ends_as_one_that_was_not() -> None:
-    words = ["--config-dir", "own", "strategy=stopped", *TINY, *QUICK]
+    words = ["--config-dir", "own", "strategy=stopped", "preflight=false", *TINY, *QUICK]
     whole = search(Path("whole"), *words)
     Path("stop").touch()
     assert main(["search", *words, "hydra.run.dir=cut"]) == 143
@@ -258,7 +258,8 @@ def test_an_epoch_and_a_top_are_refused_together(
 
 def test_a_search_that_was_stopped_is_derived() -> None:
     Path("stop").touch()
-    words = ["--config-dir", "own", "strategy=stopped", *TINY, *QUICK, "hydra.run.dir=cut"]
+    words = ["--config-dir", "own", "strategy=stopped", "preflight=false", *TINY, *QUICK]
+    words += ["hydra.run.dir=cut"]
     assert main(["search", *words]) == 143
     assert len(read(derive(Path("cut")) / "genotype.json")["choices"]) == 6
 

@@ -78,3 +78,9 @@ def test_label_smoothing_gives_a_share_of_the_label_to_all_classes() -> None:
     assert float(Recipe(label_smoothing=0.1).loss(logits, label)) == pytest.approx(
         0.95 * right + 0.05 * wrong
     )
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(16, 3), (4, 4)])
+def test_a_batch_without_that_many_equal_parts_is_refused(batch_size: int, accumulate: int) -> None:
+    with pytest.raises(ConfigError, match=f"recipe.accumulate={accumulate}: recipe.batch_size={batch_size}"):
+        Recipe(batch_size=batch_size, accumulate=accumulate)

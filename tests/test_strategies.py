@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from nas_cli.config import build
 from nas_cli.errors import Interrupted, RunError
 from nas_cli.evaluator import Evaluator
 from nas_cli.run import Run
-from nas_cli.strategy import Found, Problem, SamplingStrategy, Strategy
+from nas_cli.strategy import Found, Problem, SamplingStrategy, Strategy, WeightSharingStrategy
 from tests.toy import (
     BEST,
     INFO,
@@ -136,6 +137,21 @@ def records(folder: Path) -> list[dict[str, object]]:
     ]
     assert lines
     return [{key: value for key, value in line.items() if key not in free} for line in lines]
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if not samples(name)])
+def test_a_batch_in_parts_moves_weights_and_architecture_as_the_whole_does(name: str) -> None:
+    """The toy supernet has no batch statistics, and its gates are drawn once a step or not at all."""
+    states = []
+    for accumulate in (1, 2):
+        strategy = make(name, toy_problem(accumulate=accumulate))
+        assert isinstance(strategy, WeightSharingStrategy)
+        strategy.start_epoch(0)
+        for step, batches in enumerate(strategy.batches(0, 2)):
+            strategy.step(step, *batches)
+        states.append(list(strategy.supernet.parameters()))
+    for whole, parts in zip(*states, strict=True):
+        torch.testing.assert_close(parts, whole, atol=1e-5, rtol=1e-4)
 
 
 def test_a_history_of_other_settings_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -285,3 +286,68 @@ def test_training_in_bfloat16_sums_batch_statistics_in_float32() -> None:
     assert norm.running_mean is not None
     assert norm.running_mean.tolist() == [1.0, 1.0, 1.0]
     assert norm.running_mean.dtype == torch.float32
+
+
+def test_a_step_in_parts_takes_the_mean_of_their_gradients() -> None:
+    moved = []
+    for accumulate in (1, 4):
+        with seeded(0, "network"):
+            network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+        recipe = Recipe(epochs=1, steps_per_epoch=2, batch_size=16, accumulate=accumulate)
+        work = NetworkTraining(network, toy_images().train, INFO, recipe=recipe, trainer=CPU, seed=0)
+        run_epochs(work)
+        moved.append(weights(work.network))
+    for whole, parts in zip(*moved, strict=True):
+        torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-5)
+
+
+def test_the_gradient_of_a_step_in_parts_is_the_mean_of_those_of_its_parts() -> None:
+    work = training({"accumulate": 2, "gradient_clip": 0.0, "momentum": 0.0, "weight_decay": 0.0})
+    start, halves = weights(work.network), training()
+    (batch,) = next(iter(work.batches(0, 1)))
+    means = [torch.zeros_like(parameter) for parameter in halves.network.parameters()]
+    for images, labels in zip(batch.images.chunk(2), batch.labels.chunk(2), strict=True):
+        loss = nn.functional.cross_entropy(halves.network(images), labels) / 2
+        for mean, gradient in zip(
+            means, torch.autograd.grad(loss, list(halves.network.parameters())), strict=True
+        ):
+            mean += gradient
+    names = [name for name, _ in work.network.named_parameters()]
+    before = dict(zip(work.network.state_dict(), start, strict=True))
+    work.start_epoch(0)
+    work.step(0, batch)
+    after = dict(work.network.named_parameters())
+    for name, mean in zip(names, means, strict=True):
+        torch.testing.assert_close(before[name] - after[name], 0.1 * mean, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_training_ends_with_the_weights_of_one_that_is_not() -> None:
+    ended = []
+    for mode in ("off", "default"):
+        with seeded(0, "network"):
+            drop = nn.Sequential(nn.Conv2d(1, 2, 3), DropPath())
+            network = nn.Sequential(drop, nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 2))
+        recipe = Recipe(epochs=1, batch_size=16, drop_path=0.5)
+        trainer = Trainer("retrain", device="cpu", precision="fp32", compile=mode)
+        work = NetworkTraining(network, toy_images().train, INFO, recipe=recipe, trainer=trainer, seed=0)
+        run_epochs(work)
+        ended.append(dict(work.network.state_dict()))
+    torch.testing.assert_close(ended[1], ended[0], atol=1e-5, rtol=1e-4)
+
+
+def test_a_search_is_not_compiled() -> None:
+    with pytest.raises(UnsupportedError, match=r"trainer.compile=default: a search is not compiled"):
+        Trainer("search", device="cpu", compile="default")
+
+
+def test_cuda_graphs_need_cuda() -> None:
+    with pytest.raises(UnsupportedError, match=r"trainer.compile=reduce-overhead records CUDA graphs"):
+        Trainer("retrain", device="cpu", compile="reduce-overhead")
+
+
+def test_compiling_on_the_processor_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UnsupportedError, match="needs a C\\+\\+ compiler, and there is no no-such-compiler"):
+        Trainer("retrain", device="cpu", compile="default")

@@ -24,6 +24,7 @@ from nas_cli.config import build
 from nas_cli.data import ImageInfo
 from nas_cli.errors import ConfigError, RunError
 from nas_cli.progress import print_table
+from nas_cli.report import report_after
 from nas_cli.run import Run, find_run
 from nas_cli.space import SearchSpace
 
@@ -66,6 +67,7 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
             if limits is not None:
                 rows["within budget"] = limits.told(candidate)
             print_table(f"derive {place}", rows | files)
+    report_after(folder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ TITLES = {
     "dataset": "Data sets",
     "recipe": "Recipes",
     "trainer": "Trainers",
+    "tracker": "Trackers",
     "experiment": "Experiments",
 }
 

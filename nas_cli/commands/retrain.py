@@ -14,6 +14,7 @@ from nas_cli.commands.setup import (
     found_by_of,
     load_images,
     make_genotype,
+    make_tracker,
     plain,
     published_cost,
     write_drawing,
@@ -25,6 +26,7 @@ from nas_cli.model import load_weights, save_model
 from nas_cli.network_training import NetworkTraining, accuracy
 from nas_cli.progress import duration, print_table
 from nas_cli.recipe import Recipe
+from nas_cli.report import report_after
 from nas_cli.run import Run
 from nas_cli.seeds import seeded
 from nas_cli.space import SearchSpace
@@ -48,11 +50,13 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
         network, data.train, data.info, recipe=recipe, trainer=trainer, seed=config.seed
     )
     cost = published_cost(space, architecture, data.info)
+    tracker = make_tracker(config)
     expectation = None
     if config.preflight and not resume:
         room = preflight.room_of(plain(config), trainer.device, folder)
         expectation = preflight.of_training(training, data.test, room)
     run = Run.resume(folder, "retrain") if resume else Run.create(folder, "retrain", plain(config))
+    run.follow(tracker)
     with run:
         run.log.info(f"Trained on: {trainer}")
         preflight.tell(run, expectation)
@@ -66,6 +70,7 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
         write_drawing(run, "genotype", space, architecture)
         run.write_text("curves.svg", curves_svg(run.metrics()))
         run.write_json("result.json", _result(run, test_accuracy, cost))
+    report_after(folder)
     print_table("retrain", _rows(run, space.spell(architecture), rebuilt, test_accuracy, cost))
 
 
@@ -92,4 +97,5 @@ def _rows(run: Run, spelling: str, genotype: Genotype, test_accuracy: float, cos
         "time": duration(run.seconds),
         "drawing": str(run.path("genotype.svg")),
         "model": str(run.path("model.pt")),
+        "report": str(run.path("report.html")),
     }

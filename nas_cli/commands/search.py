@@ -7,13 +7,14 @@ from omegaconf import DictConfig
 
 from nas_cli import preflight
 from nas_cli.architecture import Architecture, Json
-from nas_cli.commands.setup import make_genotype, make_problem, plain
+from nas_cli.commands.setup import make_genotype, make_problem, make_tracker, plain
 from nas_cli.config import build
 from nas_cli.drawing import svg_of
 from nas_cli.evaluator import Evaluator
 from nas_cli.evaluators.from_scratch import FromScratch
 from nas_cli.evaluators.shared_weights import SharedWeights
 from nas_cli.progress import duration, print_table
+from nas_cli.report import report_after
 from nas_cli.run import Run
 from nas_cli.strategy import Found, Problem, Strategy
 
@@ -24,11 +25,13 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
     strategy = build(Strategy, config.strategy, problem)
     evaluator = make_evaluator(config, problem, strategy)
     strategy.check_evaluator(evaluator)
+    tracker = make_tracker(config)
     expectation = None
     if config.preflight and not resume:
         room = preflight.room_of(plain(config), problem.trainer.device, folder)
         expectation = preflight.of_search(strategy, evaluator, room)
     run = Run.resume(folder, "search") if resume else Run.create(folder, "search", plain(config))
+    run.follow(tracker)
     with run:
         run.log.debug(f"Searched on: {problem.trainer}")
         preflight.tell(run, expectation)
@@ -38,6 +41,7 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
         genotype = make_genotype(run, problem.space, found.architecture, found_by)
         run.write_text("genotype.svg", svg_of(problem.space.cells(found.architecture)))
         run.write_text("genotype.json", genotype.to_json())
+    report_after(folder)
     print_table("search", _rows(run, problem, found.architecture, found_by, evaluator.unit))
 
 
@@ -58,6 +62,7 @@ def _found_by(run: Run, found: Found, evaluator: Evaluator) -> dict[str, Json]:
         "seed": run.config["seed"],
         "run": str(run.folder),
         "score": found.evaluation.score,
+        "unit": evaluator.unit,
         "seconds": run.seconds,
         **evaluator.report(found.architecture),
     }
@@ -73,5 +78,6 @@ def _rows(
         "time": duration(run.seconds),
         "drawing": str(run.path("genotype.svg")),
         "file": str(run.path("genotype.json")),
+        "report": str(run.path("report.html")),
         "next": f"nas retrain genotype={run.path('genotype.json')}",
     }

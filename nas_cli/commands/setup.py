@@ -21,6 +21,7 @@ from nas_cli.space import SearchSpace
 from nas_cli.strategy import Problem
 from nas_cli.supernet import SupernetOptions
 from nas_cli.timing import Conditions
+from nas_cli.tracker import Tracker
 from nas_cli.trainer import Trainer
 
 
@@ -37,6 +38,11 @@ def load_images(config: DictConfig, trainer: Trainer) -> ImageData:
 def _load(dataset: str, where: Path, device: torch.device) -> ImageData:
     """`where` is what a relative path starts from: the same settings name other images there."""
     return build(Dataset, OmegaConf.create(json.loads(dataset))).load().to(device)
+
+
+def make_tracker(config: DictConfig) -> Tracker | None:
+    """None for `tracker=none`. Raises ConfigError where its package is not installed."""
+    return build(Tracker, config.tracker) if config.tracker else None
 
 
 def make_problem(config: DictConfig) -> Problem:

@@ -31,6 +31,7 @@ KINDS = {
     "dataset": "nas_cli.data.Dataset",
     "recipe": "nas_cli.recipe.Recipe",
     "trainer": "nas_cli.trainer.Trainer",
+    "tracker": "nas_cli.tracker.Tracker",
 }
 """The groups, and the class that each `_target_` of a group must be a subclass of."""
 

@@ -1,8 +1,6 @@
 """A part of a supernet that is computed again in the backward pass, instead of keeping what it computed."""
 
-from collections.abc import Callable
 from itertools import count
-from typing import cast
 
 import torch
 from torch import nn
@@ -10,36 +8,33 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 
-def step_of(part: nn.Module, *, checkpointed: bool) -> Callable[..., object]:
-    """What the part computes; `checkpointed`: of its forward pass only arguments and results are kept.
-
-    The second time it computes with the same weights, which `functional_call` may have put there for the
-    first time alone, and on copies of its batch statistics: those are of one pass, not of two.
-    """
+def step_of(part: nn.Module, *, checkpointed: bool) -> nn.Module:
+    """What computes the part; `checkpointed`: of its forward pass only arguments and results are kept."""
     return _Checkpointed(part) if checkpointed else part
 
 
-class _Checkpointed:
-    """No module: the names of a supernet's weights are the same with it and without."""
+class _Checkpointed(nn.Module):
+    """Made for one forward pass; it has no weights of its own.
+
+    The second time the part computes with the weights of the first, which `functional_call` may have put
+    there for that pass alone, and on copies of its batch statistics: a batch is counted once.
+    """
 
     def __init__(self, part: nn.Module) -> None:
-        self.part = part
+        super().__init__()
+        self.unregistered = (part,)
 
-    def __call__(self, *arguments: object, **named: object) -> object:
+    def forward(self, *arguments: object, **named: object) -> object:
+        (part,) = self.unregistered
         if not torch.is_grad_enabled():
-            return self.part(*arguments, **named)
-        part, weights, calls = self.part, dict(self.part.named_parameters()), count()
+            return part(*arguments, **named)
+        weights, calls = dict(part.named_parameters()), count()
 
-        def compute(*arguments: object, **named: object) -> object:
+        def compute(*arguments: object) -> object:
             if next(calls) == 0:
                 return part(*arguments, **named)
             statistics = {name: buffer.clone() for name, buffer in part.named_buffers()}
             return functional_call(part, {**weights, **statistics}, arguments, named)
 
         # Nothing in a supernet draws from torch's global generator.
-        return cast(
-            object,
-            checkpoint(  # type: ignore[call-overload]
-                compute, *arguments, use_reentrant=False, preserve_rng_state=False, **named
-            ),
-        )
+        return checkpoint(compute, *arguments, use_reentrant=False, preserve_rng_state=False)

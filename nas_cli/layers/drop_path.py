@@ -27,3 +27,8 @@ def set_drop_path(network: nn.Module, rate: float, generator: torch.Generator | 
         drop_path.rate = rate
         drop_path.generator = generator
     return len(drop_paths)
+
+
+def leave_uncompiled() -> None:
+    """Keep torch.compile off it: its rate changes at every step, and it draws from a stream of its own."""
+    DropPath.forward = torch.compiler.disable(DropPath.forward)  # type: ignore[method-assign]

@@ -8,6 +8,7 @@ environment.py  environment.json
 log.py          <command>.log and the terminal
 signals.py      SIGINT and SIGTERM as a request to stop
 tensorboard.py  tensorboard/
+tracking.py     what a tracker is told, and what happens where it fails
 """
 
 from nas_cli.run.checkpoint import read_archive

@@ -20,6 +20,8 @@ from nas_cli.run.log import RunLog
 from nas_cli.run.lookup import claim, read_config, read_json, read_status
 from nas_cli.run.signals import StopSignals
 from nas_cli.run.tensorboard import TensorBoard
+from nas_cli.run.tracking import Tracking
+from nas_cli.tracker import Tracker
 
 
 class Run:
@@ -42,6 +44,7 @@ class Run:
         self._lock = FolderLock(folder)
         self._run_log = RunLog(folder / f"{command}.log")
         self.log = self._run_log.logger
+        self._tracking = Tracking(folder, self.log)
         self._start = _now()
         self._seconds_before = 0.0
         self._clock: float | None = None  # when this process began to work
@@ -87,6 +90,10 @@ class Run:
         run._seconds_before = float(str(status["seconds"]))
         return run
 
+    def follow(self, tracker: Tracker | None) -> None:
+        """Tell that tracker of the run too; call it before `with run:`."""
+        self._tracking.tracker = tracker
+
     def __enter__(self) -> Self:
         self._lock.acquire(self._holder)
         self._clock = time.monotonic()
@@ -94,6 +101,7 @@ class Run:
             self._write_status("running")
         self._run_log.open()
         self._signals.install()
+        self._tracking.start(self.command, self.config, len(self.history()) if self.resumed else 0)
         return self
 
     def __exit__(
@@ -108,6 +116,7 @@ class Run:
             self._log_failure(error)
             self._close_files()
             self._write_status(_outcome(told), told)
+            self._tracking.finish(_outcome(told))
         except TrainingError:
             if error is None:
                 raise  # else the first error says more than that its status could not be written
@@ -143,6 +152,7 @@ class Run:
         """One record an epoch; `epoch` in it is the step of the curves."""
         self._metrics.append(record)
         self._tensorboard.add(record)
+        self._tracking.add_metrics(record)
 
     def metrics(self) -> list[dict[str, Json]]:
         return self._metrics.records()
@@ -156,6 +166,7 @@ class Run:
     def append_history(self, record: Mapping[str, Json]) -> None:
         """One record an evaluated architecture."""
         self._history.append(record)
+        self._tracking.add_evaluation(record)
 
     def history(self) -> list[dict[str, Json]]:
         return self._history.records()

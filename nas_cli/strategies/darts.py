@@ -15,7 +15,7 @@ from nas_cli.recipe import NonNegative, Positive, Share
 from nas_cli.seeds import stream
 from nas_cli.strategy import Problem, WeightSharingStrategy
 from nas_cli.supernet import Gate
-from nas_cli.training import Descent, State
+from nas_cli.training import Descent, State, mean_of
 
 
 class Darts(WeightSharingStrategy):
@@ -46,6 +46,7 @@ class Darts(WeightSharingStrategy):
         warmup_epochs: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
         _check_warmup(warmup_epochs, problem.recipe.epochs)
+        _check_order(order, problem.recipe.accumulate)
         super().__init__(problem)
         self.order = order
         self.hessian = hessian
@@ -111,11 +112,16 @@ class Darts(WeightSharingStrategy):
         """The gradient of the validation loss and the regulariser, one tensor a parameter."""
         if self.order == 1:
             with frozen(self.supernet):
-                loss = self._valid_loss(valid, {})
-                return gradients_of(loss, self.architecture_parameters)
+                draws = self.draws.get_state()
+                return mean_of([self._gradient_of(part, draws) for part in self.problem.recipe.parts(valid)])
         if self.hessian == "exact":
             return self._exact_gradient(train, valid, descent)
         return self._finite_difference_gradient(train, valid, descent)
+
+    def _gradient_of(self, part: Batch, draws: Tensor) -> Sequence[Tensor]:
+        """All parts of a batch are under the same gates."""
+        self.draws.set_state(draws)
+        return gradients_of(self._valid_loss(part, {}), self.architecture_parameters)
 
     def _exact_gradient(self, train: Batch, valid: Batch, descent: Descent) -> Sequence[Tensor]:
         weights = dict(self.supernet.named_parameters())
@@ -189,6 +195,15 @@ def _check_warmup(warmup_epochs: int, epochs: int) -> None:
         raise ConfigError(
             f"strategy.warmup_epochs={warmup_epochs} leaves none of recipe.epochs={epochs} to learn the "
             "architecture. Set it below recipe.epochs."
+        )
+
+
+def _check_order(order: int, accumulate: int) -> None:
+    if order == 2 and accumulate > 1:
+        raise ConfigError(
+            f"recipe.accumulate={accumulate}: strategy.order=2 differentiates through a step on the whole "
+            "batch, which has no parts. Set recipe.accumulate=1 or strategy.order=1; "
+            "supernet.checkpoint=true saves memory as well."
         )
 
 

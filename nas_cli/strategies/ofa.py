@@ -80,7 +80,7 @@ class Ofa(WeightSharingStrategy):
         self.phase = 0
         self.teacher: Supernet | None = None
         self.teaching_gates: list[Gate] = []
-        self.soft_labels: Tensor | None = None
+        self.taught: tuple[Tensor, Tensor] | None = None
         evolution = Evolution(
             problem,
             num_evaluations=num_predictions,
@@ -128,17 +128,17 @@ class Ofa(WeightSharingStrategy):
 
     def paths(self) -> list[list[Gate]]:
         largest, drawn = self.shrinking.draw(self.phase, random.Random(self.draws.initial_seed()))
-        self.teaching_gates, self.soft_labels = self.supernet.gates_of(largest), None
+        self.teaching_gates, self.taught = self.supernet.gates_of(largest), None
         return [self.supernet.gates_of(architecture) for architecture in drawn]
 
     def loss(self, logits: Tensor, labels: Tensor, images: Tensor) -> Tensor:
         loss = super().loss(logits, labels, images)
         if self.teacher is None:
             return loss
-        if self.soft_labels is None:  # once a step, as its sub-networks see the same images
+        if self.taught is None or self.taught[0] is not images:  # all sub-networks see the same images
             with torch.no_grad():
-                self.soft_labels = self.teacher(images, self.teaching_gates).softmax(1)
-        return loss + self.distillation_weight * F.cross_entropy(logits, self.soft_labels)
+                self.taught = images, self.teacher(images, self.teaching_gates).softmax(1)
+        return loss + self.distillation_weight * F.cross_entropy(logits, self.taught[1])
 
     def end_epoch(self, epoch: int) -> dict[str, Json]:
         last_step = (epoch + 1) * self.steps_per_epoch - 1

@@ -1,7 +1,7 @@
 """One-shot search: train a supernet path by path, then let evolution search in it (arXiv:1904.00420)."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, cast
 
 import torch
@@ -21,7 +21,7 @@ from nas_cli.strategies.evolution import Evolution
 from nas_cli.strategies.scored_front import CostName, FrontOfHistory
 from nas_cli.strategy import Problem, WeightSharingStrategy
 from nas_cli.supernet import Gate
-from nas_cli.training import Descent, State
+from nas_cli.training import Descent, State, mean_of
 
 
 class OneShot(WeightSharingStrategy):
@@ -95,11 +95,14 @@ class OneShot(WeightSharingStrategy):
         if not self.learns_paths:
             return
         with frozen(self.supernet):
-            loss, _ = self.validate(valid, self._learnt_gates())
-            gradients = torch.autograd.grad(loss, self.logits)
-        for rows, gradient in zip(self.logits, gradients, strict=True):
+            gradients = [self._gradient(part) for part in self.problem.recipe.parts(valid)]
+        for rows, gradient in zip(self.logits, mean_of(gradients), strict=True):
             rows.grad = gradient
         self.optimizer.step()
+
+    def _gradient(self, valid: Batch) -> Sequence[Tensor]:
+        loss, _ = self.validate(valid, self._learnt_gates())
+        return torch.autograd.grad(loss, self.logits)
 
     def derive(self, run: Run, evaluator: Evaluator) -> Architecture:
         found = self.evolution.search(run, evaluator).architecture

@@ -16,7 +16,7 @@ from nas_cli.recipe import NonNegative, Positive, Share
 from nas_cli.strategies.darts import Darts, frozen, gradients_of
 from nas_cli.strategy import Problem
 from nas_cli.supernet import Gate
-from nas_cli.training import Descent
+from nas_cli.training import Descent, mean_of
 
 
 class Proxyless(Darts):
@@ -76,14 +76,19 @@ class Proxyless(Darts):
             for weights, pair in zip(binary, pairs, strict=True)
         ]
         with frozen(self.supernet):
-            loss, _ = self.validate(valid, gates)
-            for_gates = gradients_of(loss, binary)
+            passes = [self._pass(part, gates, binary) for part in self.problem.recipe.parts(valid)]
+        loss, *for_gates = mean_of(passes)
         places = [pair.to(loss.device) for pair in pairs]
         gradients = [
             _through_softmax(rows.detach(), pair, gradient)
             for rows, pair, gradient in zip(self.logits, places, for_gates, strict=True)
         ]
-        self._step(places, self._with_latency(loss.detach(), gradients, places))
+        self._step(places, self._with_latency(loss, gradients, places))
+
+    def _pass(self, valid: Batch, gates: Sequence[Gate], binary: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The loss, then the gradients of the gates."""
+        loss, _ = self.validate(valid, gates)
+        return loss.detach(), *gradients_of(loss, binary)
 
     def _draw(self, shares: Tensor, count: int) -> Tensor:
         """`count` different candidates of each row (rows, count), by their shares."""

@@ -89,6 +89,23 @@ def test_checkpoints_change_no_gradient_and_no_statistics(settings: dict[str, ob
         torch.testing.assert_close(statistics[name], expected, atol=1e-12, rtol=1e-12)
 
 
+def test_the_gradient_of_a_batch_in_parts_is_the_mean_of_theirs() -> None:
+    problem = small_problem()
+    problem.recipe.accumulate = 2
+    halves = small_darts()
+    valid = random_batch(2)
+    whole = small(Darts, problem).gradient(random_batch(1), valid, halves.descent)
+    parts = [Batch(valid.images[part], valid.labels[part]) for part in (slice(3), slice(3, 6))]
+    gradients = [halves.gradient(random_batch(1), part, halves.descent) for part in parts]
+    for gradient, first, second in zip(whole, *gradients, strict=True):
+        torch.testing.assert_close(gradient, (first + second) / 2, atol=1e-12, rtol=1e-12)
+
+
+def test_second_order_takes_no_parts() -> None:
+    with pytest.raises(ConfigError, match=r"recipe.accumulate=2: strategy.order=2"):
+        Darts(toy_problem(accumulate=2), order=2)
+
+
 def test_the_first_order_gradient_is_not_that_of_the_unrolled_loss(expected: list[Tensor]) -> None:
     darts = small_darts(order=1)
     gradient = darts.gradient(random_batch(1), random_batch(2), darts.descent)

@@ -128,7 +128,7 @@ def test_the_teachers_predictions_are_added_to_the_loss() -> None:
     images = batch_of(ofa).images
     assert ofa.loss(logits, labels, images).item() == pytest.approx(0.3132617)
     train(ofa, 0, 4)
-    ofa.soft_labels = torch.tensor([[0.25, 0.75]])
+    ofa.taught = images, torch.tensor([[0.25, 0.75]])
     # Cross entropy 0.3132617, and half of the mean of 0.3132617 (a quarter) and 1.3132617.
     assert ofa.loss(logits, labels, images).item() == pytest.approx(0.8448926)
 
@@ -140,15 +140,27 @@ def test_the_teacher_is_the_largest_network_and_asked_once_a_step() -> None:
     images, labels = batch_of(ofa)
     logits = torch.zeros(len(labels), 2)
     ofa.loss(logits, labels, images)
-    soft_labels = ofa.soft_labels
+    taught = ofa.taught
     assert ofa.teacher is not None
-    assert soft_labels is not None
+    assert taught is not None
     largest = Architecture(tuple(len(choice.options) - 1 for choice in ofa.problem.space.choices))
     with torch.no_grad():
         expected = ofa.teacher(images, ofa.teacher.gates_of(largest)).softmax(1)
-    torch.testing.assert_close(soft_labels, expected)
+    torch.testing.assert_close(taught[1], expected)
     ofa.loss(logits, labels, images)
-    assert ofa.soft_labels is soft_labels
+    assert ofa.taught is taught
+
+
+def test_the_teacher_is_asked_for_each_part_of_a_batch() -> None:
+    ofa = make()
+    train(ofa, 0, 7)
+    ofa.paths()
+    images, labels = batch_of(ofa)
+    logits = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    first, second = (ofa.loss(logits, labels[part], images[part]) for part in (slice(2), slice(2, 4)))
+    ofa.paths()
+    assert ofa.loss(logits, labels[2:4], images[2:4]) == second
+    assert first != second
 
 
 def test_without_weight_there_is_no_teacher() -> None:

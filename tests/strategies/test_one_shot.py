@@ -182,7 +182,8 @@ def test_an_evolution_goes_on_where_it_was_interrupted_and_ends_the_same(tmp_pat
 def test_scores_are_not_kept_where_the_training_begins_anew(tmp_path: Path) -> None:
     with pytest.raises(Interrupted), toy_run(tmp_path) as run:
         evolve(run, StoppedAt(12))
-    (tmp_path / "checkpoint.pt").unlink()
+    for checkpoint in tmp_path.glob("checkpoint*.pt"):
+        checkpoint.unlink()
     again = StoppedAt(0)
     with Run.resume(tmp_path, "search") as run:
         evolve(run, again)

@@ -50,4 +50,5 @@ def test_the_saved_options_of_the_supernet_say_the_part() -> None:
         "partial_channels": 2,
         "form": None,
         "plain": False,
+        "checkpoint": False,
     }
