@@ -7,13 +7,37 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # They compute nothing: views, and memory that is asked for
-BOOKKEEPING = frozenset({
-    "aten::alias", "aten::as_strided", "aten::as_strided_", "aten::detach", "aten::empty", "aten::empty_like",
-    "aten::empty_strided", "aten::expand", "aten::flatten", "aten::permute", "aten::_reshape_alias",
-    "aten::reshape", "aten::resize_", "aten::resolve_conj", "aten::result_type", "aten::select", "aten::slice",
-    "aten::split", "aten::squeeze", "aten::t", "aten::to", "aten::transpose", "aten::unbind",
-    "aten::unsqueeze", "aten::_unsafe_view", "aten::view",
-})  # fmt: skip
+BOOKKEEPING = frozenset(
+    f"aten::{name}"
+    for name in (
+        "alias",
+        "as_strided",
+        "as_strided_",
+        "detach",
+        "empty",
+        "empty_like",
+        "empty_strided",
+        "expand",
+        "flatten",
+        "permute",
+        "_reshape_alias",
+        "reshape",
+        "resize_",
+        "resolve_conj",
+        "result_type",
+        "select",
+        "slice",
+        "split",
+        "squeeze",
+        "t",
+        "to",
+        "transpose",
+        "unbind",
+        "unsqueeze",
+        "_unsafe_view",
+        "view",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,12 +202,10 @@ def report_limit(name: str, seconds: Sequence[float], batch: int) -> None:
     step = Step(CASES[name], "plain", images)
     limit = limit_of(step.weights_pass)
     scale = batch / images
-    say(
-        f"  limit of a weights' pass: {scale * limit.seconds:.2f} s, {1e3 * limit.seconds / images:.1f} ms an image"
-    )
-    say(
-        f"    {limit.gigaflop / images:.2f} GFLOP an image; copies are {limit.copies / limit.seconds:.0%} of the time"
-    )
+    milliseconds = 1e3 * limit.seconds / images
+    say(f"  limit of a weights' pass: {scale * limit.seconds:.2f} s, {milliseconds:.1f} ms an image")
+    share = limit.copies / limit.seconds
+    say(f"    {limit.gigaflop / images:.2f} GFLOP an image; copies are {share:.0%} of the time")
     say(f"  fast / limit: {summary([value / limit.seconds / scale for value in seconds])}")
 
 

@@ -28,7 +28,8 @@ class Reading:
 
 def images_of_blocks(blocks: Tensor, size: Size) -> Tensor:
     """(e, pixels, c) as (e, n, c, h, w)."""
-    return blocks.unflatten(1, size).permute(0, 1, 4, 2, 3)
+    images: Tensor = blocks.unflatten(1, size)
+    return images.permute(0, 1, 4, 2, 3)
 
 
 def blocks_of(images: Sequence[Tensor]) -> Tensor:

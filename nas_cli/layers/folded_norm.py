@@ -122,7 +122,7 @@ class _Fold(torch.autograd.Function):
         ctx: _FoldContext, eps: float, points: Tensor, gates: Tensor | None, *groups: Tensor
     ) -> tuple[Tensor, ...]:
         ctx.eps, ctx.terms = eps, _Terms.of(groups, points, gates, eps)
-        ctx.save_for_backward(points, gates, *groups)
+        ctx.save_for_backward(points, gates, *groups)  # type: ignore[arg-type]  # torch takes None
         ctx.set_materialize_grads(False)
         count = groups[0].shape[1]
         unbiased = ctx.terms.variance * (count / max(count - 1, 1))

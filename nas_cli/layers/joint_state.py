@@ -87,7 +87,8 @@ def _push_jointly(
 def _mix(gates: Tensor, images: Sequence[Tensor]) -> Tensor:
     """(targets, pixels, channels): each target's weighted sum; gates (targets, images)."""
     flat = stack([pixels(batch).flatten() for batch in images])
-    return (gates @ flat).unflatten(1, (-1, images[0].shape[1]))
+    mixed = gates @ flat
+    return mixed.view(len(mixed), -1, images[0].shape[1])
 
 
 def _linear_images(

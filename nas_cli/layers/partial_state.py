@@ -57,25 +57,20 @@ def _push_jointly(forms: Forms, group: Group, joint: Share) -> None:
     operation = group.operations[0]
     if isinstance(operation, FactorizedReduce):
         layers = [layer for layer in group.operations if isinstance(layer, FactorizedReduce)]
-        _push_normalised(
-            forms, forms.even_and_odd, [layer.kernel for layer in layers], layers, group.gates, joint
-        )
+        _push_normalised(forms, forms.even_and_odd, [layer.kernel for layer in layers], group, joint)
     elif isinstance(operation, ReluConvBN) and operation.conv.kernel_size == (1, 1):
         _push_normalised(
             forms,
             forms.rectified if operation.conv.stride == (1, 1) else forms.even,
             [layer.conv.weight for layer in group.operations if isinstance(layer, ReluConvBN)],
-            group.operations,
-            group.gates,
+            group,
             joint,
         )
     elif isinstance(operation, ReluConvBN):
         joint.values.append(convolved(forms, group))
     elif isinstance(operation, Pool) and operation.norm is not None:
         pooled = operation.pool(forms.state)
-        _push_normalised(
-            forms, pooled, [_identity(pooled)] * len(group.gates), group.operations, group.gates, joint
-        )
+        _push_normalised(forms, pooled, [_identity(pooled)] * len(group.gates), group, joint)
     elif isinstance(operation, Pool | nn.Identity):
         _push_scaled(
             operation.pool(forms.state) if isinstance(operation, Pool) else forms.state, group, joint
@@ -85,16 +80,11 @@ def _push_jointly(forms: Forms, group: Group, joint: Share) -> None:
 
 
 def _push_normalised(
-    forms: Forms,
-    images: Tensor,
-    kernels: Sequence[Tensor],
-    layers: Sequence[nn.Module],
-    gates: list[Tensor],
-    joint: Share,
+    forms: Forms, images: Tensor, kernels: Sequence[Tensor], group: Group, joint: Share
 ) -> None:
     """1x1 convolutions of the same images, one an edge, with their batch normalisations and gates."""
-    norms = [norm for layer in layers if isinstance(norm := layer.norm, nn.BatchNorm2d)]
-    folded = fold([images], kernels, norms, torch.stack(gates), forms.statistics)
+    norms = [norm for layer in group.operations if isinstance(norm := layer.norm, nn.BatchNorm2d)]
+    folded = fold([images], kernels, norms, torch.stack(group.gates), forms.statistics)
     joint.products.append(Product(folded.batches[0], torch.cat(folded.matrices.unbind(), dim=1), False))
     joint.biases.append(folded.biases.flatten())
 
