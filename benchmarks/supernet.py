@@ -1,13 +1,14 @@
 """The step of a search: the fast supernet against the plain one and the machine's limit.
 
-    OMP_NUM_THREADS=1 python benchmarks/supernet.py [rounds] [--case CASE ...] [--batch 64]
+    OMP_NUM_THREADS=1 python benchmarks/supernet.py [rounds] [--case CASE ...] [--batch 64] [--threads 1]
 
 A step is the weights' pass (all gradients a strategy needs for them) and the architecture's pass; a sampled
 path has no architecture's pass. *plain* computes every candidate by its definition, in contiguous memory,
 with all gradients in both passes, as the public implementations do; *plain, channels_last* the same in the
 faster memory layout; *fast* is what `nas search` runs, its allocator included. Same weights, same function.
-Each form is a process of its own, and they take turns: CPU seconds at one thread, peak memory, the operations
-of one weights' pass, a figure that no noisy machine can blur; `step_limit.py` says what the limit is.
+Each form is a process of its own, and they take turns: CPU seconds at one thread (seconds at several), peak
+memory, the operations of one weights' pass, a figure that no noisy machine can blur; `step_limit.py` says what
+the limit is.
 """
 
 import argparse
@@ -131,6 +132,7 @@ class Contestant:
 
     def __init__(self, case: str, form: str, batch: int) -> None:
         command = [sys.executable, __file__, "--case", case, "--batch", str(batch), "--serve", form]
+        command += ["--threads", str(torch.get_num_threads())]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.ask("0")  # it warms up
 
@@ -142,7 +144,7 @@ class Contestant:
         return [float(word) for word in self.process.stdout.readline().split()]
 
     def seconds(self, draw: int) -> list[float]:
-        """CPU seconds of each pass."""
+        """Of each pass."""
         return self.ask(str(draw))
 
     def operations(self) -> Operations:
@@ -161,13 +163,14 @@ def serve(step: Step) -> None:
         elif line.strip() == "memory":
             say(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
         else:
-            say(" ".join(str(cpu_seconds(partial(run, int(line)))) for run in step.passes.values()))
+            say(" ".join(str(seconds_of(partial(run, int(line)))) for run in step.passes.values()))
 
 
-def cpu_seconds(run: Callable[[], object]) -> float:
-    started = time.process_time()
+def seconds_of(run: Callable[[], object]) -> float:
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    started = clock()
     run()
-    return time.process_time() - started
+    return clock() - started
 
 
 def say(line: str) -> None:
@@ -187,7 +190,7 @@ def report(name: str, forms: Sequence[str], rounds: int, batch: int) -> None:
     }
     for form, process in contestants.items():
         passes = zip(*(found[form] for found in seconds.values()), strict=True)
-        say(f"  {form}: {process.peak_memory():.2f} GiB, CPU seconds: {', '.join(map(summary, passes))}")
+        say(f"  {form}: {process.peak_memory():.2f} GiB, seconds: {', '.join(map(summary, passes))}")
         say(f"    operations of a weights' pass: {process.operations()}")
         process.process.kill()
     for form in forms[:-1]:
@@ -212,21 +215,24 @@ def report_limit(name: str, seconds: Sequence[float], batch: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("rounds", type=int, nargs="?", default=5)
-    parser.add_argument("--case", choices=CASES, action="append")
-    parser.add_argument("--form", choices=FORMS, action="append")
+    parser.add_argument("--case", choices=CASES, nargs="+")
+    parser.add_argument("--form", choices=FORMS, nargs="+")
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--serve", choices=FORMS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     cases = arguments.case or list(CASES)
     if arguments.serve:
         if arguments.serve == "fast":
             settle_allocator()
         serve(Step(CASES[cases[0]], arguments.serve, arguments.batch))
-        return
-    say(f"torch {torch.__version__}, {platform.machine()}, one thread")
-    for name in cases:
-        report(name, arguments.form or FORMS, arguments.rounds, arguments.batch)
+    elif len(cases) == 1:
+        say(f"torch {torch.__version__}, {platform.machine()}, threads: {arguments.threads}")
+        report(cases[0], arguments.form or FORMS, arguments.rounds, arguments.batch)
+    else:  # a child's peak memory begins at its parent's, so each case has a parent of its own
+        for name in cases:
+            subprocess.run([sys.executable, *sys.argv, "--case", name], check=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 Runs `nas search experiment=nasbench201_cpu` (one_shot: nasbench201_one_shot) for each strategy and seed, in
 outputs/ of the folder it is started in, and prints one line a search and one a strategy: CIFAR-10 test
-accuracy after 200 epochs as the benchmark has it, minutes, peak memory, and the share of skip connections.
+accuracy after 200 epochs as the benchmark has it, minutes, peak memory, skip connections of the cell, and how
+many epochs the collapse monitor would have derived a cell of mostly skips from.
 The table is read after a search, never by it. A search that is there already is not run again.
 """
 
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     table = read_table(arguments.table)
-    print(f"{'strategy':<12} seed  test %  minutes  memory MB  skips")
+    print(f"{'strategy':<12} seed  test %  minutes  memory MB  skips   collapsed")
     for name in arguments.strategies:
         found = [report(name, seed, arguments.images, table) for seed in range(arguments.seeds)]
         print(summary(name, found))
@@ -64,10 +65,17 @@ def report(name: str, seed: int, images: str, table: Table) -> float:
     skips = sum(option == "skip_connect" for option in choices.values())
     print(
         f"{name:<12} {seed:>4}  {accuracy:6.2f}  {status['seconds'] / 60:7.1f}"
-        f"  {status['peak_memory_mb']:9.0f}  {skips} of 6  {spell(choices)}",
+        f"  {status['peak_memory_mb']:9.0f}  {skips} of 6  {collapsed(folder)}  {spell(choices)}",
         flush=True,
     )
     return accuracy
+
+
+def collapsed(folder: Path) -> str:
+    """What the monitor wrote of each epoch; strategies that learn no gates have none."""
+    epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    shares = [epoch["skip_share_cell"] for epoch in epochs if "skip_share_cell" in epoch]
+    return f"{sum(share > 0.5 for share in shares)} of {len(shares)}" if shares else "-"
 
 
 def search(name: str, seed: int, images: str, folder: Path) -> None:

@@ -42,7 +42,7 @@ class BlockAffineRelu(torch.autograd.Function):
         ]
         parts = zip(groups, through, matrices.transpose(1, 2).split(len(groups[0])), strict=True)
         return (
-            torch.cat([torch.bmm(b.transpose(1, 2), g) for b, g in zip(groups, through, strict=True)]),
+            torch.cat([inner_products(b, g) for b, g in zip(groups, through, strict=True)]),
             torch.cat([sum_of_pixels(gradient) for gradient in through]),
             *(_product(gradient, matrix, like=blocks) for blocks, gradient, matrix in parts),
         )
@@ -137,7 +137,7 @@ def _gradient_of_blocks(gradient: Tensor, blocks: Tensor, matrices: Tensor, num_
 
 
 def _gradient_of_matrices(gradient: Tensor, blocks: Tensor, num_sources: int) -> Tensor:
-    parts = [torch.bmm(part.transpose(1, 2), gradient) for part in _by_target(blocks, num_sources)]
+    parts = [inner_products(part, gradient) for part in _by_target(blocks, num_sources)]
     if len(parts) > 1:
         return torch.stack(parts, 1).flatten(0, 1)
     return parts[0].view(blocks.shape[0], blocks.shape[2], gradient.shape[2])
@@ -148,6 +148,31 @@ def _product(blocks: Tensor, matrices: Tensor, like: Tensor) -> Tensor:
     if torch.is_grad_enabled():
         return torch.bmm(blocks, matrices)
     return torch.bmm(blocks, matrices, out=torch.empty_like(like))
+
+
+class InnerProducts(torch.autograd.Function):
+    """Of each channel of a block (e, pixels, c) with each of another's: (e, c, o).
+
+    torch's own gradient of a transposed product would have its memory transposed too.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, left: Tensor, right: Tensor) -> Tensor:
+        ctx.save_for_backward(left, right)
+        return torch.bmm(left.transpose(1, 2), right)
+
+    @staticmethod
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        left, right = ctx.saved_tensors
+        return (
+            torch.bmm(right, gradient.transpose(1, 2)) if ctx.needs_input_grad[0] else None,
+            torch.bmm(left, gradient) if ctx.needs_input_grad[1] else None,
+        )
+
+
+def inner_products(left: Tensor, right: Tensor) -> Tensor:
+    products: Tensor = InnerProducts.apply(left, right)
+    return products
 
 
 def sum_of_pixels(blocks: Tensor) -> Tensor:

@@ -1,29 +1,17 @@
 """Depthwise convolution, past the slow paths of oneDNN's backward pass.
 
-It takes 5 to 20 times as long as forward as soon as there is dilation, and for the weight gradient
-where the kernel, or the padding of the width, is wider than it has code for (3 and 1). Both cures are
-exact. In bf16 a stride is slow as well: such a convolution is computed in fp32. On other devices than the
-CPU the plain call stands.
+As soon as there is dilation it takes 5 to 20 times as long as forward: the images are split into phases
+that have none. In bf16 a stride is slow as well: such a convolution is computed in fp32. On other devices
+than the CPU neither is done. What remains is `depthwise_functions.py`'s.
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
-from torch.nn.grad import conv2d_weight
 
-# The columns of a wide kernel whose weight gradients are computed together: at most 3
-COLUMNS = {5: (3, 2), 7: (3, 2, 2)}
-# Below this width, columns are cheaper than pairs of pixels
-NARROWEST_PAIRED = 8
-
-
-class Context(FunctionCtx):
-    saved_tensors: tuple[Tensor, ...]
-    needs_input_grad: tuple[bool, ...]
+from nas_cli.layers.depthwise_functions import Convolve, Geometry
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, *, stride: int, padding: int, dilation: int) -> Tensor:
@@ -49,22 +37,18 @@ def depthwise_convs(
         with torch.autocast("cpu", enabled=False):
             exact = _convolve(x.float(), [weight.float() for weight in weights], stride, padding, dilation)
             return tuple(images.bfloat16() for images in exact)
-    if is_slow(x, kernel) and stride == 1 and any(weight.requires_grad for weight in weights):
-        arguments = map(_in_autocast_precision, (x, *weights))
-        wide: tuple[Tensor, ...] = _WideDepthwise.apply(*arguments)
-        return wide
     return _convolve(x, weights, stride, padding, dilation)
-
-
-def is_slow(x: Tensor, kernel: int) -> bool:
-    """A map so narrow that columns of the kernel meet none of its pixels is left to the plain call."""
-    return kernel in COLUMNS and x.shape[3] >= kernel // 2 - 1
 
 
 def _convolve(
     x: Tensor, weights: Sequence[Tensor], stride: int, padding: int, dilation: int
 ) -> tuple[Tensor, ...]:
-    return tuple(F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1]) for weight in weights)
+    if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *weights))):
+        return tuple(F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1]) for weight in weights)
+    geometry = Geometry(weights[0].shape[2], stride, padding, dilation)
+    arguments = map(_in_autocast_precision, (x, *weights))
+    convolved: tuple[Tensor, ...] = Convolve.apply(geometry, *arguments)
+    return convolved
 
 
 def _in_autocast_precision(tensor: Tensor) -> Tensor:
@@ -73,8 +57,9 @@ def _in_autocast_precision(tensor: Tensor) -> Tensor:
 
 
 def _autocast_dtype(tensor: Tensor) -> torch.dtype:
-    if tensor.dtype == torch.float32 and torch.is_autocast_enabled("cpu"):
-        return torch.get_autocast_dtype("cpu")
+    device = tensor.device.type
+    if tensor.dtype == torch.float32 and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
     return tensor.dtype
 
 
@@ -93,95 +78,3 @@ def merge_phases(phases: Tensor) -> Tensor:
     n, c, h, w = phases.shape
     pixels = phases.permute(0, 2, 3, 1).reshape(2, 2, n // 4, h, w, c)
     return pixels.permute(2, 3, 0, 4, 1, 5).reshape(n // 4, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
-
-
-class _WideDepthwise(torch.autograd.Function):
-    """Wide convolutions of the same images, whose weight gradients are computed as narrower ones.
-
-    These read images that are padded beforehand, once for all convolutions.
-    """
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(x, *weights)
-        return tuple(F.conv2d(x, weight, None, 1, weight.shape[2] // 2, 1, x.shape[1]) for weight in weights)
-
-    @staticmethod
-    def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, *weights = ctx.saved_tensors
-        for_x: Tensor | None = None
-        if ctx.needs_input_grad[0]:
-            for gradient, weight in zip(gradients, weights, strict=True):
-                part = input_gradient(gradient, x, weight)
-                for_x = part if for_x is None else for_x.add_(part)
-        if not any(ctx.needs_input_grad[1:]):
-            return for_x, *(None for _ in weights)
-        return for_x, *wide_weight_gradients(x, gradients, weights[0])
-
-
-def wide_weight_gradients(x: Tensor, gradients: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
-    """Of convolutions of x with weights like this one, one for each gradient."""
-    kernel = weight.shape[2]
-    if kernel == 5 and x.shape[3] % 2 == 0 and x.shape[3] >= NARROWEST_PAIRED:
-        return [_five_columns(x, gradient, weight) for gradient in gradients]
-    widths = COLUMNS[kernel]
-    parts = [(_pad(x, kernel, *part), part[1]) for part in zip(_starts(widths), widths, strict=True)]
-    return [
-        torch.cat([_weight_gradient(gradient, padded, kernel, width) for padded, width in parts], dim=3)
-        for gradient in gradients
-    ]
-
-
-def _five_columns(x: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
-    """The middle three columns by themselves; the outer two are neighbours where pixels are paired."""
-    middle = _three_columns(x, gradient, weight)
-    outer = _three_columns(_paired(x), _paired(gradient), weight).unflatten(0, (2, -1)).sum(0)
-    return torch.cat([outer[..., :1], middle, outer[..., 2:]], dim=3)
-
-
-def _paired(images: Tensor) -> Tensor:
-    """Two pixels side by side as one of twice the channels, which turns a step of two pixels into one."""
-    n, c, h, w = images.shape
-    images = images.contiguous(memory_format=torch.channels_last)
-    return images.as_strided((n, 2 * c, h, w // 2), (h * w * c, 1, w * c, 2 * c))
-
-
-def _three_columns(x: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
-    """Of the weight only the shape is read, and that is made to fit."""
-    channels = x.shape[1]
-    shaped = weight.as_strided((channels, 1, 5, 3), (0, 0, 0, 0))
-    result: Tensor
-    _, result, _ = torch.ops.aten.convolution_backward(
-        gradient, x, shaped, None, (1, 1), (2, 1), (1, 1), False, (0, 0), channels, (False, True, False)
-    )
-    return result
-
-
-def _starts(widths: Sequence[int]) -> list[int]:
-    return list(accumulate(widths[:-1], initial=0))
-
-
-def input_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """torch.nn.grad.conv2d_input would lose the memory layout of x."""
-    padding = (weight.shape[2] // 2,) * 2
-    gradients: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, (1, 1), padding, (1, 1), False, (0, 0), x.shape[1], (True, False, False)
-    )
-    return gradients[0]
-
-
-def _pad(x: Tensor, kernel: int, start: int, width: int) -> Tensor:
-    """The images as `width` columns of the kernel from `start` on meet them.
-
-    Those of fewer rows than the kernel are padded in height too: oneDNN's own padding is slow there.
-    """
-    rows = kernel // 2 if x.shape[2] < kernel else 0
-    left = kernel // 2 - start
-    return F.pad(x, (left, width - 1 - left, rows, rows))
-
-
-def _weight_gradient(gradient: Tensor, padded: Tensor, kernel: int, columns: int) -> Tensor:
-    channels = padded.shape[1]
-    padding = ((gradient.shape[2] + kernel - 1 - padded.shape[2]) // 2, 0)
-    result: Tensor = conv2d_weight(padded, (channels, 1, kernel, columns), gradient, 1, padding, 1, channels)
-    return result

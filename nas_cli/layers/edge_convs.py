@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from nas_cli.layers.depthwise import input_gradient, is_slow, wide_weight_gradients
+from nas_cli.layers.depthwise_functions import Geometry, add_gradients, convolve, gradients_of
 from nas_cli.layers.pointwise import Context
 
 Part = TypeVar("Part")
@@ -21,9 +20,7 @@ class Reading:
     """`sources`: for each edge, which of the images it convolves."""
 
     sources: tuple[int, ...]
-    stride: int
-    padding: int
-    dilation: int
+    geometry: Geometry
 
 
 def images_of_blocks(blocks: Tensor, size: Size) -> Tensor:
@@ -61,42 +58,50 @@ class ConvolveApart(torch.autograd.Function):
         for_images: list[Tensor | None] = [None] * len(images)
         for_weights: list[Tensor | None] = []
         for edge, source in enumerate(ctx.reading.sources):
-            for_source, for_weight = _gradients(
-                images[source],
-                weights[edge],
-                gradients[edge],
-                ctx.reading,
-                (need_images[source], need_weights[edge]),
+            wanted = need_images[source], need_weights[edge]
+            for_source, for_weight = gradients_of(
+                ctx.reading.geometry, images[source], weights[edge], gradients[edge], wanted
             )
             for_weights.append(for_weight)
-            for_images[source] = _add(for_images[source], for_source)
+            for_images[source] = add_gradients(for_images[source], for_source)
         return None, *for_images, *for_weights
 
 
+class _BlockContext(Context):
+    geometry: Geometry
+    size: Size
+
+
 class ConvolveBlocks(torch.autograd.Function):
-    """Arguments: the reading, the size of the images, blocks, then the weights: edge e convolves block e."""
+    """Arguments: the geometry, the size of the images, blocks, then the weights: edge e convolves block e."""
 
     @staticmethod
-    def forward(ctx: _ReadContext, reading: Reading, size: Size, blocks: Tensor, *weights: Tensor) -> Tensor:
-        ctx.reading, ctx.size = reading, size
+    def forward(
+        ctx: _BlockContext, geometry: Geometry, size: Size, blocks: Tensor, *weights: Tensor
+    ) -> Tensor:
+        ctx.geometry, ctx.size = geometry, size
         ctx.save_for_backward(blocks, *weights)
-        return blocks_of(_convolve(images_of_blocks(blocks, size).unbind(), weights, reading))
+        pairs = zip(images_of_blocks(blocks, size).unbind(), weights, strict=True)
+        return blocks_of([convolve(geometry, images, weight) for images, weight in pairs])
 
     @staticmethod
-    def backward(ctx: _ReadContext, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _BlockContext, gradient: Tensor) -> tuple[Tensor | None, ...]:
         blocks, *weights = ctx.saved_tensors
-        wanted = [(ctx.needs_input_grad[2], need) for need in ctx.needs_input_grad[3:]]
-        parts = zip(
+        edges = zip(
             images_of_blocks(blocks, ctx.size).unbind(),
             weights,
             images_of_blocks(gradient, ctx.size).unbind(),
-            [ctx.reading] * len(weights),
-            wanted,
+            ctx.needs_input_grad[3:],
             strict=True,
         )
-        for_images, for_weights = zip(*(_gradients(*part) for part in parts), strict=True)
-        for_blocks = blocks_of(for_images) if ctx.needs_input_grad[2] else None
-        return None, None, for_blocks, *for_weights
+        for_images, for_weights = [], []
+        for images, weight, for_result, need in edges:
+            for_edge, for_weight = gradients_of(
+                ctx.geometry, images, weight, for_result, (ctx.needs_input_grad[2], need)
+            )
+            for_images += [] if for_edge is None else [for_edge]
+            for_weights.append(for_weight)
+        return None, None, blocks_of(for_images) if for_images else None, *for_weights
 
 
 def _parts(tensors: Sequence[Part], reading: Reading) -> tuple[Sequence[Part], Sequence[Part]]:
@@ -111,46 +116,6 @@ def _size_of(images: Tensor) -> Size:
 
 def _convolve(images: Sequence[Tensor], weights: Sequence[Tensor], reading: Reading) -> list[Tensor]:
     return [
-        F.conv2d(
-            images[source],
-            weight,
-            None,
-            reading.stride,
-            reading.padding,
-            reading.dilation,
-            groups=weight.shape[0],
-        )
+        convolve(reading.geometry, images[source], weight)
         for source, weight in zip(reading.sources, weights, strict=True)
     ]
-
-
-def _gradients(
-    images: Tensor, weight: Tensor, gradient: Tensor, reading: Reading, wanted: tuple[bool, bool]
-) -> tuple[Tensor | None, Tensor | None]:
-    kernel = weight.shape[2]
-    plain = reading.stride == 1 and reading.dilation == 1 and reading.padding == kernel // 2
-    if plain and is_slow(images, kernel):
-        return (
-            input_gradient(gradient, images, weight) if wanted[0] else None,
-            wide_weight_gradients(images, [gradient], weight)[0] if wanted[1] else None,
-        )
-    for_images, for_weight, _ = torch.ops.aten.convolution_backward(
-        gradient,
-        images,
-        weight,
-        None,
-        (reading.stride,) * 2,
-        (reading.padding,) * 2,
-        (reading.dilation,) * 2,
-        False,
-        (0, 0),
-        weight.shape[0],
-        (*wanted, False),
-    )
-    return for_images, for_weight
-
-
-def _add(total: Tensor | None, part: Tensor | None) -> Tensor | None:
-    if total is None or part is None:
-        return part if total is None else total
-    return total + part if torch.is_grad_enabled() else total.add_(part)

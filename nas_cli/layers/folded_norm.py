@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nas_cli.layers.blocks import sum_of_pixels
+from nas_cli.layers.blocks import inner_products, sum_of_pixels
 from nas_cli.layers.pointwise import Context, images_of, pixels
 from nas_cli.layers.statistics import Statistics, running_statistics
 
@@ -93,7 +93,7 @@ class _Terms:
     def of(groups: Sequence[Tensor], points: Tensor, gates: Tensor | None, eps: float) -> "_Terms":
         count, rows = groups[0].shape[1], len(points)
         mean = torch.cat([sum_of_pixels(blocks) for blocks in groups]) / count
-        grams = torch.cat([torch.bmm(blocks.transpose(1, 2), blocks) for blocks in groups])
+        grams = torch.cat([inner_products(blocks, blocks) for blocks in groups])
         covariance = torch.baddbmm(grams, mean[:, :, None], mean[:, None, :], beta=1 / count, alpha=-1)
         through = torch.bmm(points, covariance.expand(rows, -1, -1))
         centre = torch.bmm(points, mean.expand(rows, -1)[:, :, None]).squeeze(2)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nas_cli.layers.blocks import BlockAffineRelu, BlockMix, lie_side_by_side, stack
 from nas_cli.layers.depthwise import depthwise_conv2d
+from nas_cli.layers.depthwise_functions import Geometry
 from nas_cli.layers.edge_convs import ConvolveApart, ConvolveBlocks, Reading, Size
 from nas_cli.layers.folded_norm import Folded, fold_blocks
 from nas_cli.layers.forms import Forms, splits
@@ -58,8 +59,8 @@ class EdgeImages:
                 dilation=first.dilation,
             )
             return EdgeImages.side_by_side(convolved, count)
-        reading = Reading(tuple(range(count)), first.stride, first.padding, first.dilation)
-        return EdgeImages(ConvolveBlocks.apply(reading, self.size, self.blocks, *weights), self.size)
+        geometry = Geometry(first.kernel, first.stride, first.padding, first.dilation)
+        return EdgeImages(ConvolveBlocks.apply(geometry, self.size, self.blocks, *weights), self.size)
 
 
 class JointForms:
@@ -88,7 +89,8 @@ class JointForms:
                 dilation=dilation,
             )
             return EdgeImages.side_by_side(convolved, self.edges.count)
-        reading = Reading(self.edges.sources * self.edges.num_targets, stride, padding, dilation)
+        geometry = Geometry(weights[0].shape[2], stride, padding, dilation)
+        reading = Reading(self.edges.sources * self.edges.num_targets, geometry)
         images = self._each(form)
         n, _, h, w = images[0].shape
         blocks = ConvolveApart.apply(reading, *images, *weights)

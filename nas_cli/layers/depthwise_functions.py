@@ -1,0 +1,216 @@
+"""Depthwise convolution and its two gradients, each linear in both of its arguments.
+
+The derivatives of each are the two others, so that a second derivative costs as much as a first one: torch's
+own calls a convolution for each channel.
+
+oneDNN's weight gradient takes 5 to 20 times as long as forward where the kernel, or the padding of the
+width, is wider than it has code for (3 and 1): it is computed as narrower ones, exactly.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torch.nn.grad import conv2d_weight
+
+# The columns of a wide kernel whose weight gradients are computed together: at most 3
+COLUMNS = {5: (3, 2), 7: (3, 2, 2)}
+# Below this width, columns are cheaper than pairs of pixels
+NARROWEST_PAIRED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int
+
+
+class _GeometryContext(FunctionCtx):
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+    geometry: Geometry
+
+
+class Convolve(torch.autograd.Function):
+    """Arguments: the geometry, images (n, c, h, w), weights (c, 1, kernel, kernel); one result a weight."""
+
+    @staticmethod
+    def forward(ctx: _GeometryContext, geometry: Geometry, x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.geometry = geometry
+        ctx.save_for_backward(x, *weights)
+        return tuple(convolve(geometry, x, weight) for weight in weights)
+
+    @staticmethod
+    def backward(ctx: _GeometryContext, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        for_x: Tensor | None = None
+        for_weights = []
+        for weight, gradient, need in zip(weights, gradients, ctx.needs_input_grad[2:], strict=True):
+            part, for_weight = gradients_of(
+                ctx.geometry, x, weight, gradient, (ctx.needs_input_grad[1], need)
+            )
+            for_x = add_gradients(for_x, part)
+            for_weights.append(for_weight)
+        return None, for_x, *for_weights
+
+
+class InputGradient(torch.autograd.Function):
+    """Arguments: the geometry, images of the size and layout that is asked for, gradient, weight."""
+
+    @staticmethod
+    def forward(
+        ctx: _GeometryContext, geometry: Geometry, like: Tensor, gradient: Tensor, weight: Tensor
+    ) -> Tensor:
+        ctx.geometry = geometry
+        ctx.save_for_backward(gradient, weight)
+        return _input_gradient(geometry, like, gradient, weight)
+
+    @staticmethod
+    def backward(ctx: _GeometryContext, images: Tensor) -> tuple[Tensor | None, ...]:
+        gradient, weight = ctx.saved_tensors
+        return (
+            None,
+            None,
+            Convolve.apply(ctx.geometry, images, weight)[0] if ctx.needs_input_grad[2] else None,
+            WeightGradient.apply(ctx.geometry, images, gradient) if ctx.needs_input_grad[3] else None,
+        )
+
+
+class WeightGradient(torch.autograd.Function):
+    """Arguments: the geometry, images, gradient."""
+
+    @staticmethod
+    def forward(ctx: _GeometryContext, geometry: Geometry, x: Tensor, gradient: Tensor) -> Tensor:
+        ctx.geometry = geometry
+        ctx.save_for_backward(x, gradient)
+        return _weight_gradient(geometry, x, gradient)
+
+    @staticmethod
+    def backward(ctx: _GeometryContext, weight: Tensor) -> tuple[Tensor | None, ...]:
+        x, gradient = ctx.saved_tensors
+        return (
+            None,
+            InputGradient.apply(ctx.geometry, x, gradient, weight) if ctx.needs_input_grad[1] else None,
+            Convolve.apply(ctx.geometry, x, weight)[0] if ctx.needs_input_grad[2] else None,
+        )
+
+
+def convolve(geometry: Geometry, x: Tensor, weight: Tensor) -> Tensor:
+    """Without a graph."""
+    return F.conv2d(x, weight, None, geometry.stride, geometry.padding, geometry.dilation, x.shape[1])
+
+
+def gradients_of(
+    geometry: Geometry, x: Tensor, weight: Tensor, gradient: Tensor, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of images and weight, where they are wanted; differentiable where a graph is."""
+    if torch.is_grad_enabled():
+        return (
+            InputGradient.apply(geometry, x, gradient, weight) if wanted[0] else None,
+            WeightGradient.apply(geometry, x, gradient) if wanted[1] else None,
+        )
+    if _is_slow(geometry, x):
+        return (
+            _input_gradient(geometry, x, gradient, weight) if wanted[0] else None,
+            _weight_gradient(geometry, x, gradient) if wanted[1] else None,
+        )
+    return _both_gradients(geometry, x, gradient, weight, wanted)
+
+
+def add_gradients(total: Tensor | None, part: Tensor | None) -> Tensor | None:
+    """In place of the total where no graph is wanted."""
+    if total is None or part is None:
+        return part if total is None else total
+    return total + part if torch.is_grad_enabled() else total.add_(part)
+
+
+def _is_slow(geometry: Geometry, x: Tensor) -> bool:
+    """A map so narrow that columns of the kernel meet none of its pixels is left to the plain call."""
+    kernel = geometry.kernel
+    keeps_size = geometry == Geometry(kernel, 1, kernel // 2, 1)
+    return x.device.type == "cpu" and keeps_size and kernel in COLUMNS and x.shape[3] >= kernel // 2 - 1
+
+
+def _both_gradients(
+    geometry: Geometry, x: Tensor, gradient: Tensor, weight: Tensor, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    stride, padding, dilation = (
+        (size,) * 2 for size in (geometry.stride, geometry.padding, geometry.dilation)
+    )
+    for_x, for_weight, _ = torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, stride, padding, dilation, False, (0, 0), x.shape[1], (*wanted, False)
+    )
+    return for_x, for_weight
+
+
+def _input_gradient(geometry: Geometry, x: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
+    """torch.nn.grad.conv2d_input would lose the memory layout of x."""
+    for_x, _ = _both_gradients(geometry, x, gradient, weight, (True, False))
+    assert for_x is not None
+    return for_x
+
+
+def _weight_gradient(geometry: Geometry, x: Tensor, gradient: Tensor) -> Tensor:
+    if _is_slow(geometry, x):
+        return _wide_weight_gradient(x, gradient, geometry.kernel)
+    size = (x.shape[1], 1, geometry.kernel, geometry.kernel)
+    for_weight: Tensor = conv2d_weight(
+        x, size, gradient, geometry.stride, geometry.padding, geometry.dilation, x.shape[1]
+    )
+    return for_weight
+
+
+def _wide_weight_gradient(x: Tensor, gradient: Tensor, kernel: int) -> Tensor:
+    if kernel == 5 and x.shape[3] % 2 == 0 and x.shape[3] >= NARROWEST_PAIRED:
+        return _five_columns(x, gradient)
+    widths = COLUMNS[kernel]
+    parts = zip(_starts(widths), widths, strict=True)
+    columns = [_columns(_pad(x, kernel, start, width), gradient, kernel, width) for start, width in parts]
+    return torch.cat(columns, dim=3)
+
+
+def _five_columns(x: Tensor, gradient: Tensor) -> Tensor:
+    """The middle three columns by themselves; the outer two are neighbours where pixels are paired."""
+    middle = _three_columns(x, gradient)
+    outer = _three_columns(_paired(x), _paired(gradient)).unflatten(0, (2, -1)).sum(0)
+    return torch.cat([outer[..., :1], middle, outer[..., 2:]], dim=3)
+
+
+def _paired(images: Tensor) -> Tensor:
+    """Two pixels side by side as one of twice the channels, which turns a step of two pixels into one."""
+    n, c, h, w = images.shape
+    images = images.contiguous(memory_format=torch.channels_last)
+    return images.as_strided((n, 2 * c, h, w // 2), (h * w * c, 1, w * c, 2 * c))
+
+
+def _three_columns(x: Tensor, gradient: Tensor) -> Tensor:
+    """The middle ones of five."""
+    for_columns: Tensor = conv2d_weight(x, (x.shape[1], 1, 5, 3), gradient, 1, (2, 1), 1, x.shape[1])
+    return for_columns
+
+
+def _starts(widths: Sequence[int]) -> list[int]:
+    return list(accumulate(widths[:-1], initial=0))
+
+
+def _pad(x: Tensor, kernel: int, start: int, width: int) -> Tensor:
+    """The images as `width` columns of the kernel from `start` on meet them.
+
+    Those of fewer rows than the kernel are padded in height too: oneDNN's own padding is slow there.
+    """
+    rows = kernel // 2 if x.shape[2] < kernel else 0
+    left = kernel // 2 - start
+    return F.pad(x, (left, width - 1 - left, rows, rows))
+
+
+def _columns(padded: Tensor, gradient: Tensor, kernel: int, columns: int) -> Tensor:
+    channels = padded.shape[1]
+    padding = ((gradient.shape[2] + kernel - 1 - padded.shape[2]) // 2, 0)
+    result: Tensor = conv2d_weight(padded, (channels, 1, kernel, columns), gradient, 1, padding, 1, channels)
+    return result
