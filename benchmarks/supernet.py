@@ -7,8 +7,8 @@ path has no architecture's pass. *plain* computes every candidate by its definit
 with all gradients in both passes, as the public implementations do; *plain, channels_last* the same in the
 faster memory layout; *fast* is what `nas search` runs, its allocator included. Same weights, same function.
 Each form is a process of its own, and they take turns: CPU seconds at one thread (seconds at several), peak
-memory, the operations of one weights' pass, a figure that no noisy machine can blur; `step_limit.py` says what
-the limit is.
+memory, and the operations of one weights' pass, a figure that no noisy machine can blur; `step_limit.py`
+says what the limit is.
 """
 
 import argparse
