@@ -131,12 +131,13 @@ class _Fold(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: _FoldContext, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        points, gates, *groups = ctx.saved_tensors
+        saved = ctx.saved_tensors  # once: a checkpoint hands each of them over a single time
+        points, gates, *groups = saved
         *handed_on, for_matrices, for_biases, _, _ = gradients
         if for_matrices is None or for_biases is None:
             return None, None, None, *handed_on
         if torch.is_grad_enabled():
-            found = _differentiable_gradients(ctx, for_matrices, for_biases)
+            found = _differentiable_gradients(saved, ctx.eps, for_matrices, for_biases)
             through = [_sum(pair) for pair in zip(handed_on, found[2:], strict=True)]
             return None, found[0], found[1], *through
         for_points, for_gates, curvature, slope = _gradients(
@@ -182,16 +183,14 @@ def _gradients(
 
 
 def _differentiable_gradients(
-    ctx: _FoldContext, for_matrices: Tensor, for_biases: Tensor
+    saved: Sequence[Tensor], eps: float, for_matrices: Tensor, for_biases: Tensor
 ) -> tuple[Tensor | None, ...]:
     """Of points, gates and groups, by torch."""
-    inputs = [tensor for tensor in ctx.saved_tensors if tensor is not None and tensor.requires_grad]
-    points, gates, *groups = ctx.saved_tensors
-    folded = _Terms.of(groups, points, gates, ctx.eps).folded(points)
+    inputs = [tensor for tensor in saved if tensor is not None and tensor.requires_grad]
+    points, gates, *groups = saved
+    folded = _Terms.of(groups, points, gates, eps).folded(points)
     found = iter(torch.autograd.grad(folded, inputs, (for_matrices, for_biases), create_graph=True))
-    return tuple(
-        next(found) if tensor is not None and tensor.requires_grad else None for tensor in ctx.saved_tensors
-    )
+    return tuple(next(found) if tensor is not None and tensor.requires_grad else None for tensor in saved)
 
 
 def _sum(pair: tuple[Tensor | None, Tensor | None]) -> Tensor | None:

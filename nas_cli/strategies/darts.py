@@ -26,7 +26,7 @@ class Darts(WeightSharingStrategy):
     differentiating twice, `finite_differences` as the paper (equation 8), whose step is
     `finite_difference_step` over the vector's norm. The first `warmup_epochs` train the weights alone.
 
-    A step costs 3.9 times the time of first order and 3.1 times its memory with the exact product, 2.6 and
+    A step costs 3.2 times the time of first order and 2.8 times its memory with the exact product, 2.6 and
     1.3 times with finite differences (`benchmarks/darts_orders.py`: 8 cells, 16 channels, batch 32).
 
     Deviations: the learning rate of the weights is stepped along its cosine at every step, not epoch;
