@@ -247,6 +247,7 @@ def test_ctrl_c_ends_with_130() -> None:
     script = (
         "import os, signal, sys\n"
         "from nas_cli import cli, jobs\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # it is ignored in the background
         f"jobs.start = lambda request: os.kill(os.getpid(), signal.{signal.SIGINT.name})\n"
         "sys.exit(cli.main(['search']))\n"
     )
