@@ -6,7 +6,7 @@
 
 The first: a step of four sub-networks of a network of MobileNetV3's size, batch 64 at 32 pixels, with and
 without the teacher, in CPU seconds at one thread; beside it the plain first-order DARTS step of
-`supernet.py`, at a quarter of that batch. MobileNetV3 halves images of 32 pixels in its stem, and this space
+`pc_darts.py`, at a quarter of that batch. MobileNetV3 halves images of 32 pixels in its stem, and this space
 does not: so they are resized to 16. The last stage then has maps of 2x2 where MobileNetV3's have one pixel.
 
 The second: a small space on CIFAR-10, the same number of steps each. `shrinking` is conf/strategy/ofa.yaml,
@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-import supernet
+import pc_darts
 import torch
 
 from nas_cli.architecture import Architecture
@@ -92,17 +92,11 @@ def sandwich(*, with_teacher: bool) -> Callable[[], None]:
 
 
 def measure_step(rounds: int) -> None:
-    supernet.BATCH = BATCH // 4
-    plain_darts = supernet.Step(plain=True)
-
-    def darts() -> None:
-        plain_darts.weights_pass()
-        plain_darts.architecture_pass()
-
+    pc_darts.BATCH = BATCH // 4
     runs = {
         "four sub-networks": sandwich(with_teacher=False),
         "with the teacher": sandwich(with_teacher=True),
-        "plain DARTS step at a quarter of the batch": darts,
+        "plain DARTS step at a quarter of the batch": pc_darts.plain_darts_step(),
     }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(rounds + 1):  # the first round warms up
