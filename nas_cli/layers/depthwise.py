@@ -2,7 +2,7 @@
 
 As soon as there is dilation it takes 5 to 20 times as long as forward: the images are split into phases
 that have none. In bf16 a stride is slow as well: such a convolution is computed in fp32. On other devices
-than the CPU neither is done. What remains is `depthwise_functions.py`'s.
+than the CPU, and where no gradient is asked for, neither is done. What remains is `depthwise_functions.py`'s.
 """
 
 from collections.abc import Sequence
@@ -24,6 +24,8 @@ def depthwise_convs(
 ) -> tuple[Tensor, ...]:
     """Convolve the same images with each of several weights of one shape."""
     kernel = weights[0].shape[2]
+    if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *weights))):
+        return tuple(F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1]) for weight in weights)
     if x.device.type != "cpu" or padding != dilation * (kernel // 2) or dilation > 2:
         return _convolve(x, weights, stride, padding, dilation)
     if dilation == 2 and stride == 2:  # only pixels of even row and column are read
@@ -33,7 +35,7 @@ def depthwise_convs(
         phases = split_phases(F.pad(x, (0, width % 2, 0, height % 2)))
         convolved = depthwise_convs(phases, weights, stride=1, padding=padding // 2, dilation=1)
         return tuple(merge_phases(images)[:, :, :height, :width] for images in convolved)
-    if stride == 2 and torch.is_grad_enabled() and _autocast_dtype(x) == torch.bfloat16:
+    if stride == 2 and _autocast_dtype(x) == torch.bfloat16:
         with torch.autocast("cpu", enabled=False):
             exact = _convolve(x.float(), [weight.float() for weight in weights], stride, padding, dilation)
             return tuple(images.bfloat16() for images in exact)
@@ -43,8 +45,6 @@ def depthwise_convs(
 def _convolve(
     x: Tensor, weights: Sequence[Tensor], stride: int, padding: int, dilation: int
 ) -> tuple[Tensor, ...]:
-    if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *weights))):
-        return tuple(F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1]) for weight in weights)
     geometry = Geometry(weights[0].shape[2], stride, padding, dilation)
     arguments = map(_in_autocast_precision, (x, *weights))
     convolved: tuple[Tensor, ...] = Convolve.apply(geometry, *arguments)
