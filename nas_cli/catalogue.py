@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-COMMANDS = ("search", "derive", "retrain", "profile", "latency")
+COMMANDS = ("search", "derive", "retrain", "profile", "latency", "export")
 
 
 def conf_dir() -> Path:

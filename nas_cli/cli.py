@@ -212,6 +212,28 @@ def latency(
     )
 
 
+@app.command(cls=ComposedCommand)
+def export(
+    overrides: Overrides = None,
+    *,
+    multirun: Multirun = False,
+    config_dir: ConfigDir = None,
+    config_name: ConfigName = None,
+    cfg: ShowCfg = None,
+    info: ShowInfo = None,
+) -> None:
+    """A retrained network as files that need nothing of nas, under outputs/export."""
+    _run(
+        "export",
+        overrides,
+        multirun=multirun,
+        config_dir=config_dir,
+        config_name=config_name,
+        cfg=cfg,
+        info=info,
+    )
+
+
 @app.command()
 def report(
     runs: Annotated[

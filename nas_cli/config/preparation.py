@@ -37,6 +37,9 @@ def prepare(request: Request) -> Request:
     if request.command == "derive":
         with composing(request):
             return _find_latest(request, "run", _latest_search)
+    if request.command == "export":
+        with composing(request):
+            return _find_latest(request, "run", _latest_retrained)
     if request.command == "search" and quote("evaluator.run=latest") in quoted:
         with composing(request):
             return _find_latest(request, "evaluator.run", _latest_search)
@@ -90,6 +93,10 @@ def _find_latest(request: Request, key: str, find: Callable[[], Path]) -> Reques
 
 def _latest_search() -> Path:
     return find_latest(OUTPUTS, ("search",))
+
+
+def _latest_retrained() -> Path:
+    return find_latest(OUTPUTS, ("retrain",))
 
 
 def _latest_genotype() -> Path:

@@ -46,6 +46,7 @@ PLAIN: dict[str, Any] = {
     "threads": Annotated[int, Field(ge=1)],
     "checks": Annotated[int, Field(ge=2)],
     "preflight": bool,
+    "format": Literal["onnx", "torch_export", "python", "state_dict"],
     "samples": Annotated[int, Field(ge=1)],
 }
 """The settings that are no groups."""
