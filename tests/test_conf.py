@@ -38,7 +38,8 @@ def test_the_defaults_compose_and_pass_the_check(command: str) -> None:
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_the_keys_are_the_settings_of_the_class_and_pass_the_check(group: str, name: str) -> None:
-    node = compose(Request("search", (f"{group}={name}",)))[group]
+    command = next(command for command in COMMANDS if group in groups_of(command))
+    node = compose(Request(command, (f"{group}={name}",)))[group]
     if not node:
         assert (group, name) in (("evaluator", "auto"), ("tracker", "none"))
         return

@@ -14,6 +14,7 @@ TITLES = {
     "recipe": "Recipes",
     "trainer": "Trainers",
     "tracker": "Trackers",
+    "format": "Formats of an export",
     "experiment": "Experiments",
 }
 

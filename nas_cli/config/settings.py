@@ -32,6 +32,7 @@ KINDS = {
     "recipe": "nas_cli.recipe.Recipe",
     "trainer": "nas_cli.trainer.Trainer",
     "tracker": "nas_cli.tracker.Tracker",
+    "format": "nas_cli.export.export_format.ExportFormat",
 }
 """The groups, and the class that each `_target_` of a group must be a subclass of."""
 
@@ -46,7 +47,6 @@ PLAIN: dict[str, Any] = {
     "threads": Annotated[int, Field(ge=1)],
     "checks": Annotated[int, Field(ge=2)],
     "preflight": bool,
-    "format": Literal["onnx", "torch_export", "python", "state_dict"],
     "samples": Annotated[int, Field(ge=1)],
 }
 """The settings that are no groups."""

@@ -12,6 +12,7 @@ from nas_cli.model import TrainedNetwork
 from nas_cli.seeds import stream
 
 NUM_IMAGES = 64
+BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,20 @@ def sample_images(trained: TrainedNetwork, part: Part | None) -> Tensor:
     return torch.cat((images, trained.preprocess(pixels)))
 
 
-def refuse(agreement: Agreement, tolerance: float, name: str) -> None:
+def refuse(agreement: Agreement, tolerance: float) -> None:
     """Raises TrainingError where a difference is more than rounding."""
     if not agreement.difference <= tolerance:
         raise TrainingError(
-            f"The {name} export computes something else than the network: logits differ by "
+            "The exported files compute something else than the network: logits differ by "
             f"{agreement.text}, where {tolerance:.0e} is rounding. Export another format, and report this."
         )
+
+
+@torch.inference_mode()
+def accuracy_of(network: Callable[[Tensor], Tensor], trained: TrainedNetwork, part: Part) -> float:
+    """The share of the part's images that `network` gets right, in percent."""
+    correct = 0
+    for indices in torch.arange(len(part)).split(BATCH):
+        pixels, labels = part.read(indices)
+        correct += int((network(trained.preprocess(pixels)).argmax(1) == labels).sum())
+    return 100.0 * correct / len(part)

@@ -7,12 +7,21 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from nas_cli.data import ImageData
+from nas_cli.export.export_format import ExportFormat
 from nas_cli.export.program import description_of, program_of
 from nas_cli.model import TrainedNetwork
 
 
-def export_archive(trained: TrainedNetwork, folder: Path) -> Callable[[Tensor], Tensor]:
+class Archive(ExportFormat):
     """Classes and preprocessing are its extra files."""
-    path = folder / "network.pt2"
-    torch.export.save(program_of(trained), path, extra_files=description_of(trained))
-    return cast(Callable[[Tensor], Tensor], torch.export.load(path).module())
+
+    files = ("network.pt2",)
+    tolerance = 1e-6
+
+    def write(
+        self, trained: TrainedNetwork, data: ImageData | None, folder: Path
+    ) -> Callable[[Tensor], Tensor]:
+        path = folder / "network.pt2"
+        torch.export.save(program_of(trained), path, extra_files=description_of(trained))
+        return cast(Callable[[Tensor], Tensor], torch.export.load(path).module())

@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from nas_cli.data import ImageData
 from nas_cli.export.blocks import Block, blocks_of, is_weight
+from nas_cli.export.export_format import ExportFormat
 from nas_cli.export.program import INPUT, program_of
 from nas_cli.export.statements import Body, Writer
 from nas_cli.model import TrainedNetwork
@@ -22,13 +24,20 @@ from nas_cli.model import TrainedNetwork
 WIDTH = 110
 
 
-def export_python(trained: TrainedNetwork, folder: Path) -> Callable[[Tensor], Tensor]:
+class PythonModule(ExportFormat):
     """`network.load("weights.pt")` is the network, `predict` of it takes raw pixels."""
-    source, weights = module_of(program_of(trained), trained)
-    (folder / "network.py").write_text(source, encoding="utf-8")
-    torch.save(weights, folder / "weights.pt")
-    module = _imported(folder / "network.py")
-    return cast(Callable[[Tensor], Tensor], module.load(folder / "weights.pt"))
+
+    files = ("network.py", "weights.pt")
+    tolerance = 1e-6
+
+    def write(
+        self, trained: TrainedNetwork, data: ImageData | None, folder: Path
+    ) -> Callable[[Tensor], Tensor]:
+        source, weights = module_of(program_of(trained), trained)
+        (folder / "network.py").write_text(source, encoding="utf-8")
+        torch.save(weights, folder / "weights.pt")
+        module = _imported(folder / "network.py")
+        return cast(Callable[[Tensor], Tensor], module.load(folder / "weights.pt"))
 
 
 def module_of(program: ExportedProgram, trained: TrainedNetwork) -> tuple[str, dict[str, Tensor]]:
