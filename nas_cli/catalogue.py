@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-COMMANDS = ("search", "derive", "retrain", "profile", "latency", "export")
+COMMANDS = ("search", "derive", "retrain", "profile", "latency", "export", "predict")
 
 
 def conf_dir() -> Path:

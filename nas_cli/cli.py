@@ -44,6 +44,12 @@ class Info(StrEnum):
     searchpath = "searchpath"
 
 
+class Form(StrEnum):
+    table = "table"
+    csv = "csv"
+    jsonl = "jsonl"
+
+
 class ComposedCommand(TyperCommand):
     """A command whose settings come from `conf/`: its help ends with the groups and their options."""
 
@@ -232,6 +238,27 @@ def export(
         cfg=cfg,
         info=info,
     )
+
+
+@app.command(cls=ComposedCommand)
+def predict(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGE... KEY=VALUE",
+            autocompletion=_complete,
+            help="Images, folders of images, and settings.",
+        ),
+    ] = None,
+    config_dir: ConfigDir = None,
+    config_name: ConfigName = None,
+    form: Annotated[Form, typer.Option("--format", help="How the classes are printed.")] = Form.table,
+) -> None:
+    """The classes of images by a retrained network (run=FOLDER or the latest); writes nothing."""
+    from nas_cli import jobs
+    from nas_cli.config.composition import Request
+
+    jobs.predict(Request("predict", (), config_dir, config_name), words or [], form=form)
 
 
 @app.command()

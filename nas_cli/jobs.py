@@ -26,7 +26,7 @@ from nas_cli.catalogue import conf_dir, make_importable, settings_of
 from nas_cli.config import check
 from nas_cli.config.composition import Request, compose, compose_jobs, user_folder
 from nas_cli.config.preparation import prepare, quote
-from nas_cli.errors import InputError, Interrupted, NasError, RunError, TrainingError
+from nas_cli.errors import ConfigError, InputError, Interrupted, NasError, RunError, TrainingError
 from nas_cli.sweep import Outcome, outcomes, table
 
 
@@ -87,6 +87,21 @@ def profile(request: Request, *, as_json: bool) -> None:
     _without_hydra(config)
     check(config, settings_of("profile"))
     _command("profile")(config, as_json=as_json)
+
+
+def predict(request: Request, words: Sequence[str], *, form: str) -> None:
+    """`words`: images and folders, and settings. `nas predict` prints and leaves no folder either."""
+    images = [Path(word) for word in words if Path(word).exists()]
+    settings = tuple(word for word in words if not Path(word).exists())
+    if unknown := [word for word in settings if "=" not in word]:
+        raise ConfigError(f"{unknown[0]}: there is no such image or folder.")
+    if not images:
+        raise ConfigError("nas predict needs an image, or a folder of images: nas predict photo.png")
+    make_importable(request.config_dir)
+    config = compose(prepare(replace(request, overrides=settings)))
+    _without_hydra(config)
+    check(config, settings_of("predict"))
+    _command("predict")(config, images=images, form=form)
 
 
 def resume(command: str, folder: Path, config_dir: Path | None) -> None:

@@ -24,8 +24,8 @@ from scipy.stats import spearmanr
 
 from nas_cli.architecture import Architecture, Genotype, read_genotype
 from nas_cli.commands.setup import make_problem
+from nas_cli.config import build
 from nas_cli.evaluator import Evaluator
-from nas_cli.evaluators.shared_weights import SharedWeights
 from nas_cli.evaluators.tabular import Table, read_table
 from nas_cli.run import Run
 from nas_cli.strategy import Problem
@@ -44,11 +44,13 @@ def main() -> None:
     problem = make_problem(config)
     table = read_table(str(arguments.data / "nasbench201.npz"))
     print_search(run, problem, table)
-    print_ranking(problem, SharedWeights(problem, run=str(folder)), table, arguments.cells)
+    scoring = OmegaConf.merge(config.evaluator, {"run": str(folder)})
+    print_ranking(problem, build(Evaluator, scoring, problem), table, arguments.cells)
 
 
 def search(folder: Path, images: Path, seed: int, words: list[str]) -> None:
     command = [sys.executable, "-m", "nas_cli", "search", "experiment=nasbench201_one_shot", f"seed={seed}"]
+    command.append("evaluator=shared_weights")
     places = [f"dataset.path={images}", f"hydra.run.dir='{folder}'"]
     subprocess.run([*command, *places, *words], check=True)
 

@@ -37,7 +37,7 @@ def prepare(request: Request) -> Request:
     if request.command == "derive":
         with composing(request):
             return _find_latest(request, "run", _latest_search)
-    if request.command == "export":
+    if request.command in ("export", "predict"):
         with composing(request):
             return _find_latest(request, "run", _latest_retrained)
     if request.command == "search" and quote("evaluator.run=latest") in quoted:

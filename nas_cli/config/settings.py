@@ -47,6 +47,7 @@ PLAIN: dict[str, Any] = {
     "threads": Annotated[int, Field(ge=1)],
     "checks": Annotated[int, Field(ge=2)],
     "preflight": bool,
+    "convert": bool,
     "samples": Annotated[int, Field(ge=1)],
 }
 """The settings that are no groups."""

@@ -16,10 +16,13 @@ from nas_cli.data import Dataset, ImageData, Images, Part, stratified
 from nas_cli.datasets.assembly import assemble, limited
 from nas_cli.datasets.image_cache import Decoded, ImageCache, MappedImages
 from nas_cli.datasets.image_files import (
+    REMEDY,
     Header,
     StreamedImages,
     attempt_each,
     decode,
+    images_in,
+    is_image,
     read_digest,
     read_header,
 )
@@ -29,7 +32,6 @@ from nas_cli.seeds import stream
 
 Result = TypeVar("Result")
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 VALIDATION = ("val", "valid", "validation")
 SMALLEST, LARGEST = 8, 224
 MEASURED_OF_A_STREAM = 4096
@@ -181,7 +183,7 @@ class Folder(Dataset):
         if len(class_names) == 1:
             raise DataError(f"{self._source}: there is one class, {class_names[0]!r}; at least 2 are needed.")
         if not class_names:
-            num_images = sum(1 for path in root.iterdir() if _is_image(path))
+            num_images = sum(1 for path in root.iterdir() if is_image(path))
             raise DataError(
                 f"{self._source} holds {num_images} images and no class folders with images in them. "
                 "Put the images of each class into a folder of its own, named after the class."
@@ -193,7 +195,7 @@ class Folder(Dataset):
                 f"{self._source}: {root} has the class {unknown[0]!r}, which has no training images. "
                 f"The classes are {', '.join(class_names)}."
             )
-        found = [(path, label) for label, name in enumerate(class_names) for path in _images_in(root / name)]
+        found = [(path, label) for label, name in enumerate(class_names) for path in images_in(root / name)]
         return Files(tuple(path for path, _ in found), _indices([label for _, label in found]))
 
     def _look(self, files: Files) -> tuple[Files, list[Header]]:
@@ -211,7 +213,7 @@ class Folder(Dataset):
             elif self.skip_unreadable:
                 log.warning("Going on without %s, which is no readable image.", files.paths[index])
             else:
-                raise result
+                raise DataError(f"{result} {REMEDY}")
 
     def _decode(self, files: Files, channels: int, size: int) -> Iterator[tuple[int, Tensor]]:
         """Index and pixels of each file that can be read; tells how far it is."""
@@ -249,14 +251,6 @@ def _indices(values: list[int]) -> Tensor:
     return torch.tensor(values, dtype=torch.int64)  # an empty list would make floats
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if _is_image(path))
-
-
 def _class_names(root: Path) -> list[str]:
     """The folders in `root` that hold images, at any depth."""
     if not root.is_dir():
@@ -264,12 +258,12 @@ def _class_names(root: Path) -> list[str]:
     return sorted(
         folder.name
         for folder in root.iterdir()
-        if folder.is_dir() and not folder.name.startswith(".") and any(map(_is_image, folder.rglob("*")))
+        if folder.is_dir() and not folder.name.startswith(".") and any(map(is_image, folder.rglob("*")))
     )
 
 
 def _channels(headers: Sequence[Header]) -> int:
-    if all(header.has_alpha for header in headers):
+    if all(header.channels == 4 for header in headers):
         return 4
     return 3 if any(header.has_colour for header in headers) else 1
 

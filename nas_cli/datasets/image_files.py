@@ -24,7 +24,10 @@ Result = TypeVar("Result")
 
 CPU = torch.device("cpu")
 AT_A_TIME = 512
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+REMEDY = "Repair or remove it, or set dataset.skip_unreadable=true to go on without it."
+"""What to do about an image of a data set that cannot be read."""
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -35,6 +38,21 @@ class Header:
     has_colour: bool
     has_alpha: bool
     shorter_side: int
+
+    @property
+    def channels(self) -> int:
+        """1 grey, 3 in colour, 4 with transparency."""
+        return 4 if self.has_alpha else 3 if self.has_colour else 1
+
+
+def is_image(path: Path) -> bool:
+    """By its name alone."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def images_in(folder: Path) -> list[Path]:
+    """At any depth, in the order of their names."""
+    return sorted(path for path in folder.rglob("*") if is_image(path))
 
 
 def read_header(path: Path) -> Header:
@@ -103,10 +121,7 @@ def _in_eight_bits(image: Image.Image) -> Image.Image:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     reason = "no known image format" if isinstance(error, UnidentifiedImageError) else str(error)
-    return DataError(
-        f"{path} is no readable image ({reason}). Repair or remove it, or set "
-        "dataset.skip_unreadable=true to go on without it."
-    )
+    return DataError(f"{path} is no readable image ({reason}).")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,7 +173,7 @@ class StreamedImages:
 
     def _place(self, decoded: tuple[Tensor, Tensor] | DataError) -> tuple[Tensor, Tensor]:
         if isinstance(decoded, DataError):
-            raise decoded
+            raise DataError(f"{decoded} {REMEDY}")
         pixels, labels = (onto(tensor, self.device) for tensor in decoded)
         return pixels, labels
 
