@@ -31,10 +31,13 @@ class Method:
 
 @dataclass(frozen=True)
 class Size:
-    """How long everything takes: words of `nas search`, of searches that sample, and of `nas retrain`."""
+    """How long everything takes: words of `nas search`, of searches that train each sample or score many
+    sub-networks, and of `nas retrain`.
+    """
 
     search: tuple[str, ...]
     sampled: tuple[str, ...]
+    scored: tuple[str, ...]
     retrain: tuple[str, ...]
 
 
@@ -59,11 +62,13 @@ METHODS = {
 DIGITS = Size(
     search=("recipe=quick", "recipe.epochs=8"),
     sampled=("evaluator.epochs=1",),
+    scored=(),
     retrain=("recipe=quick", "recipe.epochs=15"),
 )
 IMAGES = Size(
     search=("recipe=cpu", "recipe.epochs=10"),
     sampled=("evaluator.epochs=4",),
+    scored=("evaluator=shared_weights", "evaluator.max_images=2000"),
     retrain=("recipe=cpu_retrain", "recipe.epochs=14"),
 )
 
@@ -102,6 +107,7 @@ def run(name: str, seed: int, dataset: str, folder: Path) -> Outcome:
         )
         words = [f"space={method.space}", *method.settings, *size.search, *data]
         words += size.sampled if "evaluator=from_scratch" in method.settings else ()
+        words += size.scored if name == "ofa" else ()
         nas("search", search, seed, words)
     if not (retrain / "result.json").exists():
         nas("retrain", retrain, seed, [f"genotype={search / 'genotype.json'}", *size.retrain])
