@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas_cli.layers.depthwise_functions import Convolve, Geometry
+from nas_cli.layers.every_second import every
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, *, stride: int, padding: int, dilation: int) -> Tensor:
@@ -29,7 +30,7 @@ def depthwise_convs(
     if x.device.type != "cpu" or padding != dilation * (kernel // 2) or dilation > 2:
         return _convolve(x, weights, stride, padding, dilation)
     if dilation == 2 and stride == 2:  # only pixels of even row and column are read
-        return depthwise_convs(x[:, :, ::2, ::2], weights, stride=1, padding=padding // 2, dilation=1)
+        return depthwise_convs(every(x, (0, 2, 2)), weights, stride=1, padding=padding // 2, dilation=1)
     if dilation == 2:
         height, width = x.shape[2:]
         phases = split_phases(F.pad(x, (0, width % 2, 0, height % 2)))

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from nas_cli.layers.depthwise import split_phases
-from nas_cli.layers.operations import shifted
+from nas_cli.layers.every_second import every
+from nas_cli.layers.operations import odd_pixels
 from nas_cli.layers.pointwise import images_of, pixels
 from nas_cli.layers.statistics import Statistics
 
@@ -34,7 +35,7 @@ class Forms:
 
     @cached_property
     def even(self) -> Tensor:
-        return self.rectified[:, :, ::2, ::2].contiguous(memory_format=torch.channels_last)
+        return every(self.rectified, (0, 2, 2)).contiguous(memory_format=torch.channels_last)
 
     @cached_property
     def phases(self) -> Tensor:
@@ -61,7 +62,7 @@ class Forms:
 
     @cached_property
     def even_and_odd(self) -> Tensor:
-        return torch.cat([self.even, shifted(self.rectified)[:, :, ::2, ::2]], dim=1)
+        return torch.cat([self.even, odd_pixels(self.rectified)], dim=1)
 
 
 def splits(state: Tensor) -> bool:

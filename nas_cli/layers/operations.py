@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nas_cli.errors import UnsupportedError
 from nas_cli.layers.depthwise import depthwise_conv2d
 from nas_cli.layers.drop_path import DropPath
+from nas_cli.layers.every_second import DIAGONAL, every
 
 Size = tuple[int, int]
 """Height and width."""
@@ -41,7 +42,7 @@ class PointwiseConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = self.stride
-        return F.conv2d(x[:, :, ::rows, ::columns], self.weight)
+        return F.conv2d(every(x, (0, rows, columns)), self.weight)
 
 
 class FactorizedReduce(nn.Module):
@@ -54,7 +55,7 @@ class FactorizedReduce(nn.Module):
         super().__init__()
         half = out_channels // 2
         self.even = PointwiseConv(in_channels, out_channels - half, stride=2)
-        self.odd = PointwiseConv(in_channels, half, stride=2)
+        self.odd = PointwiseConv(in_channels, half, stride=1)
         self.norm = nn.BatchNorm2d(out_channels, affine=affine)
 
     @property
@@ -65,13 +66,15 @@ class FactorizedReduce(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(x)
-        joined: Tensor = self.norm(torch.cat([self.even(x), self.odd(shifted(x))], dim=1))
+        joined: Tensor = self.norm(torch.cat([self.even(x), self.odd(odd_pixels(x))], dim=1))
         return joined
 
 
-def shifted(x: Tensor) -> Tensor:
-    """x from its second row and column on; every second pixel of it exists for every second one of x."""
-    return F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]
+def odd_pixels(x: Tensor) -> Tensor:
+    """Those of every second row and column from the second on; there are as many as even ones."""
+    height, width = x.shape[2:]
+    even = F.pad(x, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x
+    return every(even, DIAGONAL)
 
 
 class ReluConvBN(nn.Module):

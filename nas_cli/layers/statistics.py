@@ -7,7 +7,11 @@ from torch import Tensor, nn
 
 
 class Statistics:
-    """What a cell's batch normalisations saw of a batch, until `track` moves the running ones there."""
+    """What a cell's batch normalisations saw of a batch, until `track` moves the running ones there.
+
+    `num_batches_tracked` is not counted: nobody reads it where there is a momentum, and a thousand counters
+    a step are a tenth of all operations.
+    """
 
     def __init__(self) -> None:
         self.norms: list[nn.BatchNorm2d] = []
@@ -28,7 +32,6 @@ class Statistics:
         assert momentum is not None
         for name, parts in (("running_mean", self.means), ("running_var", self.variances)):
             torch._foreach_lerp_(_buffers(self.norms, name), torch.cat(parts).unbind(), momentum)
-        torch._foreach_add_(_buffers(self.norms, "num_batches_tracked"), 1)
 
 
 def running_statistics(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from nas_cli.layers.node_cell import NodeCell, NodePlan
 from nas_cli.layers.sliced import OPERATIONS
 from nas_cli.seeds import seeded
 from nas_cli.supernet import Gate
-from tests.layers.cells import assert_close, gradients, loss_of
+from tests.layers.cells import assert_close, assert_same_statistics, gradients, loss_of
 
 CHANNELS = 4
 PLAN = NodePlan(2, 3, OPERATIONS)
@@ -67,9 +67,7 @@ def assert_same(plain: nn.Module, fast: nn.Module, inputs: Sequence[Tensor], gat
         assert_close(fast_node, node, "a node")
     for name, gradient in found.items():
         assert_close(fast_found[name], gradient, name)
-    statistics = dict(fast.named_buffers())
-    for name, buffer in plain.named_buffers():
-        assert_close(statistics[name], buffer, name)
+    assert_same_statistics(plain, fast)
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=str)
