@@ -35,6 +35,8 @@ HEADROOM = 1.3
 """Of memory: what kernels need for themselves, and what the allocator keeps of what was given back."""
 SAMPLES = 20
 """Of so many networks the median is timed, and the largest measured."""
+WORTH = 5
+"""Each kind of step is tried out about so many times; work of no more steps in all is begun at once."""
 FEW = 16
 """A smaller batch is tried out at once; of a larger one parts first, to see what the whole would need."""
 
@@ -117,8 +119,13 @@ def room_of(config: Mapping[str, Json], device: torch.device, folder: Path) -> R
 
 
 def of_search(strategy: Strategy, evaluator: Evaluator, room: Room) -> Expectation | None:
-    """None where there is nothing to time. Raises ConfigError for more than the machine has."""
+    """None where there is nothing to time, or where trying it out would take as long as the work.
+
+    Raises ConfigError for more than the machine has.
+    """
     if isinstance(strategy, WeightSharingStrategy):
+        if _is_short(strategy):
+            return None
         try:
             tried, scores = copy.deepcopy((strategy, evaluator))
         except (TypeError, RuntimeError, NotImplementedError):
@@ -138,10 +145,16 @@ def of_search(strategy: Strategy, evaluator: Evaluator, room: Room) -> Expectati
 
 
 def of_training(training: NetworkTraining, test: Part, room: Room) -> Expectation | None:
-    """With the test at its end."""
+    """With the test at its end; None where trying it out would take as long."""
+    if _is_short(training):
+        return None
     tried = copy.deepcopy(training)
     tested = scoring(tried.trained, test, tried.info, tried.trainer, tried.batch_size)
     return _try([*steps_of(tried), tested], room, tried)
+
+
+def _is_short(work: EpochWork) -> bool:
+    return sum(piece.count for piece in steps_of(work)) <= WORTH
 
 
 def tell(run: Run, expectation: Expectation | None) -> None:

@@ -53,7 +53,7 @@ def test_a_search_ends_the_same_with_and_without(
 ) -> None:
     records = []
     for name in ("without", "with"):
-        strategy = make_strategy(toy_problem(epochs=2))
+        strategy = make_strategy(toy_problem(epochs=2, steps_per_epoch=4))
         evaluator = SharedWeights(strategy.problem, strategy.supernet)
         before, drawn = learned(strategy), torch.get_rng_state()
         if name == "with":
@@ -85,6 +85,13 @@ def test_every_phase_of_progressive_shrinking_is_timed_with_its_teacher(tmp_path
     expectation = preflight.of_search(ofa, CountBest(), room(tmp_path))
     assert list(names(expectation)) == [f"step of phase {k + 1}" for k in range(len(ofa.shrinking.phases))]
     assert ofa.teacher is None
+
+
+def test_a_search_as_short_as_its_trial_is_begun_at_once(tmp_path: Path) -> None:
+    for steps, is_tried in ((5, False), (6, True)):
+        strategy = one_shot(toy_problem(epochs=1, steps_per_epoch=steps))
+        expectation = preflight.of_search(strategy, CountBest(), room(tmp_path))
+        assert (expectation is not None) == is_tried
 
 
 def test_training_from_scratch_is_expected_by_its_epochs(tmp_path: Path) -> None:
