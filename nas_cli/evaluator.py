@@ -1,8 +1,9 @@
 """How good one architecture is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from nas_cli.architecture import Architecture
 from nas_cli.errors import UnsupportedError
@@ -28,6 +29,8 @@ class Evaluator(ABC):
     besides its score; all of them are costs.
     """
 
+    in_flight = 1
+    """How many architectures it is given before the score of the first is asked for."""
     budget_seconds: float | None = None
     unit: str = "%"
     metrics: tuple[str, ...] = ()
@@ -35,6 +38,10 @@ class Evaluator(ABC):
     @abstractmethod
     def evaluate(self, architecture: Architecture, fidelity: int | None = None) -> Evaluation:
         """Score one architecture; `fidelity` (epochs) None means the evaluator's own setting."""
+
+    def submit(self, architecture: Architecture, fidelity: int | None = None) -> Callable[[], Evaluation]:
+        """Have one scored; what is returned waits for its score. Here nothing is done before that."""
+        return partial(self.evaluate, architecture, fidelity)
 
     def check_fidelity(self, fidelity: int) -> None:
         """Raise InputError where it cannot score at that fidelity, which is so unless a subclass can."""

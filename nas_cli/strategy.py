@@ -8,8 +8,10 @@ import itertools
 import logging
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -113,7 +115,7 @@ class Strategy(ABC):
 
 
 class SamplingStrategy(Strategy):
-    """Proposes and observes, one architecture at a time, until `num_evaluations` or the evaluator's budget.
+    """Proposes and observes until `num_evaluations` or the evaluator's budget.
 
     `num_evaluations` None means until the budget is used up, or `usual_evaluations` where there is none. The
     best of what was scored at the highest fidelity is found. A resumed search replays its history: each
@@ -122,14 +124,19 @@ class SamplingStrategy(Strategy):
     """
 
     usual_evaluations = 10
+    num_unscored = 0
+    """How many proposals were made and not observed yet; more than 0 under an executor with `in_flight`."""
 
     def __init__(self, problem: Problem, *, num_evaluations: Count | None = None) -> None:
         super().__init__(problem)
         self.num_evaluations = num_evaluations
 
     @abstractmethod
-    def propose(self) -> Proposal:
-        """The next architecture to score, given all that was observed."""
+    def propose(self) -> Proposal | None:
+        """The next architecture to score, given all that was observed.
+
+        `num_unscored` proposals are in flight. None where their scores are needed first.
+        """
 
     def observe(self, architecture: Architecture, evaluation: Evaluation) -> None:
         """Learn from a score; called once for each proposal, in the order of the proposals."""
@@ -160,20 +167,39 @@ class SamplingStrategy(Strategy):
         `history`, read from `source`, is replayed first. Raises ConfigError where the budget is below the
         first evaluation, RunError where the history is of other settings.
         """
-        budget, limit, spent = evaluator.budget_seconds, self._limit(evaluator), 0.0
-        for count in itertools.count() if limit is None else range(limit):
-            proposal = self.propose()
-            if count < len(history):
-                evaluation = _recorded(history[count], proposal, source)
-            else:
-                evaluation = evaluator.evaluate(proposal.architecture, proposal.fidelity)
+        budget, spent = evaluator.budget_seconds, 0.0
+        for count, (proposal, score) in enumerate(self._submitted(evaluator, history, source)):
+            evaluation = score()
             spent += evaluation.seconds
             if budget is not None and spent > budget:
                 if count == 0:
                     raise _no_evaluation(budget, spent)
                 return
             yield Found(proposal.architecture, evaluation, proposal.fidelity)
+            self.num_unscored -= 1
             self.observe(proposal.architecture, evaluation)
+
+    def _submitted(
+        self, evaluator: Evaluator, history: Sequence[Mapping[str, Json]], source: Path
+    ) -> Iterator[tuple[Proposal, Callable[[], Evaluation]]]:
+        """Proposals in order, each with what waits for its score; `in_flight` of them are made ahead."""
+        limit, count = self._limit(evaluator), 0
+        ahead: deque[tuple[Proposal, Callable[[], Evaluation]]] = deque()
+        score: Callable[[], Evaluation]
+        while True:
+            while len(ahead) < evaluator.in_flight and count != limit:
+                if (proposal := self.propose()) is None:
+                    break
+                if count < len(history):
+                    score = partial(_recorded, history[count], proposal, source)
+                else:
+                    score = evaluator.submit(proposal.architecture, proposal.fidelity)
+                ahead.append((proposal, score))
+                count += 1
+                self.num_unscored += 1
+            if not ahead:
+                return
+            yield ahead.popleft()
 
     def expected(self, evaluator: Evaluator) -> dict[int | None, float]:
         """How many evaluations of each fidelity are to be expected; none where a budget ends the search."""

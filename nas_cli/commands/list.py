@@ -10,6 +10,7 @@ TITLES = {
     "space": "Search spaces",
     "strategy": "Strategies",
     "evaluator": "Evaluators",
+    "executor": "Executors",
     "dataset": "Data sets",
     "recipe": "Recipes",
     "trainer": "Trainers",

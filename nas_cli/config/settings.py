@@ -27,6 +27,7 @@ KINDS = {
     "supernet": "nas_cli.supernet.SupernetOptions",
     "strategy": "nas_cli.strategy.Strategy",
     "evaluator": "nas_cli.evaluator.Evaluator",
+    "executor": "nas_cli.executor.Executor",
     "budget": "nas_cli.budget.Budget",
     "dataset": "nas_cli.data.Dataset",
     "recipe": "nas_cli.recipe.Recipe",

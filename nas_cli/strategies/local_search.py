@@ -33,8 +33,11 @@ class LocalSearch(SamplingStrategy):
         self.current: Architecture | None = None
         self.waiting: list[Architecture] = []
 
-    def propose(self) -> Proposal:
+    def propose(self) -> Proposal | None:
+        """None where neighbours in flight may be better."""
         while not self.waiting and self.current is not None:
+            if self.num_unscored:
+                return None
             self._look_around(self.current)
         if self.current is None:
             self.current = self.problem.sample_new(self.rng, self.scores)

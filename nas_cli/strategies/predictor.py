@@ -66,9 +66,11 @@ class Predictor(SamplingStrategy):
             )
         return found
 
-    def propose(self) -> Proposal:
+    def propose(self) -> Proposal | None:
+        """None where the predictor waits for its first scores."""
         if len(self.scores) < self.num_initial:
-            return Proposal(self.problem.sample(self.rng))
+            enough = len(self.scores) + self.num_unscored >= self.num_initial
+            return None if enough else Proposal(self.problem.sample(self.rng))
         if not self.batch:
             self.predictor.fit(list(self.scores), list(self.scores.values()))
             self.batch = self.thompson_batch(self.candidates())

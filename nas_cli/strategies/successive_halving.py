@@ -56,8 +56,11 @@ class SuccessiveHalving(SamplingStrategy):
             fidelity: evaluations * size for fidelity, size in zip(self.fidelities, self.sizes, strict=True)
         }
 
-    def propose(self) -> Proposal:
-        if self.rung == 0 and len(self.scored) < self.sizes[0]:
+    def propose(self) -> Proposal | None:
+        """None where the whole rung is proposed and not scored yet."""
+        if len(self.scored) + self.num_unscored == self.sizes[self.rung]:
+            return None
+        if self.rung == 0:
             architecture = self.problem.sample_new(self.rng, self.known)
             self.known.add(self.problem.space.canonical(architecture))
         else:

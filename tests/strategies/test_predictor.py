@@ -21,7 +21,9 @@ def test_after_the_first_ones_no_architecture_is_proposed_twice_while_there_are_
 
 
 def propose_and_observe(strategy: Predictor, evaluator: CountBest) -> None:
-    architecture = strategy.propose().architecture
+    proposal = strategy.propose()
+    assert proposal is not None
+    architecture = proposal.architecture
     strategy.observe(architecture, evaluator.evaluate(architecture))
 
 
@@ -38,8 +40,9 @@ def test_zero_cost_scores_are_features() -> None:
         small_problem(images=128), num_initial=5, num_candidates=4, zero_cost=("synflow", "naswot")
     )
     for score in range(6):
-        architecture = strategy.propose().architecture
-        strategy.observe(architecture, Evaluation(float(score), 1.0))
+        proposal = strategy.propose()
+        assert proposal is not None
+        strategy.observe(proposal.architecture, Evaluation(float(score), 1.0))
     assert strategy.predictor.widths.keys() - {"picks", "operations", "paths"} == {"synflow", "naswot"}
 
 

@@ -1,0 +1,135 @@
+"""Candidates are scored side by side, by worker processes on this machine."""
+
+import itertools
+import logging
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from loky import ProcessPoolExecutor
+
+from nas_cli.architecture import Architecture
+from nas_cli.errors import ConfigError, TrainingError
+from nas_cli.evaluator import Evaluation, Evaluator
+from nas_cli.executor import Executor
+from nas_cli.recipe import Count
+from nas_cli.rehearsal import Piece
+
+LIVES = 3
+"""So many times an evaluation is tried whose worker died."""
+IDLE_SECONDS = 300
+"""After which a worker ends by itself, so that none is left where this process was killed."""
+
+
+class Processes(Executor):
+    """A worker that dies costs time alone: what was in flight is scored again, the history is the same."""
+
+    def __init__(self, *, workers: Count = 2, threads: Count = 1, in_flight: Count = 4) -> None:
+        super().__init__(in_flight=in_flight)
+        if in_flight < workers:
+            raise ConfigError(
+                f"executor.in_flight={in_flight} leaves some of executor.workers={workers} without work. "
+                "Raise the first or lower the second."
+            )
+        self.workers, self.threads = workers, threads
+
+    @contextmanager
+    def scoring(
+        self, evaluator: Evaluator, make_evaluator: Callable[[], Evaluator], log: logging.Logger
+    ) -> Iterator[Evaluator]:
+        pool = _Pool(self.workers, partial(_begin, make_evaluator, self.threads), log)
+        try:
+            yield _ByWorkers(evaluator, pool, self.in_flight)
+        finally:
+            pool.close()
+
+
+class _ByWorkers(Evaluator):
+    """All but the scores is the evaluator's own."""
+
+    def __init__(self, evaluator: Evaluator, pool: "_Pool", in_flight: int) -> None:
+        self.evaluator, self.pool, self.in_flight = evaluator, pool, in_flight
+        self.budget_seconds, self.unit, self.metrics = (
+            evaluator.budget_seconds,
+            evaluator.unit,
+            evaluator.metrics,
+        )
+
+    def evaluate(self, architecture: Architecture, fidelity: int | None = None) -> Evaluation:
+        return self.submit(architecture, fidelity)()
+
+    def submit(self, architecture: Architecture, fidelity: int | None = None) -> Callable[[], Evaluation]:
+        return self.pool.submit(architecture, fidelity)
+
+    def check_fidelity(self, fidelity: int) -> None:
+        self.evaluator.check_fidelity(fidelity)
+
+    def pieces(self, architecture: Architecture, evaluations: Mapping[int | None, float]) -> list[Piece]:
+        return self.evaluator.pieces(architecture, evaluations)
+
+    def report(self, architecture: Architecture) -> Mapping[str, float]:
+        return self.evaluator.report(architecture)
+
+
+Task = tuple[Architecture, int | None]
+
+
+class _Pool:
+    """Worker processes, made anew where one of them dies."""
+
+    def __init__(self, workers: int, begin: Callable[[], None], log: logging.Logger) -> None:
+        self.workers, self.begin, self.log = workers, begin, log
+        self.numbers = itertools.count()
+        self.waiting: dict[int, tuple[Task, Future[Evaluation]]] = {}
+        self.executor = self._make()
+
+    def submit(self, architecture: Architecture, fidelity: int | None) -> Callable[[], Evaluation]:
+        number, task = next(self.numbers), (architecture, fidelity)
+        self.waiting[number] = task, self.executor.submit(_score, *task)
+        return partial(self._result, number)
+
+    def close(self) -> None:
+        self.executor.shutdown(kill_workers=True)
+
+    def _make(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self.workers, timeout=IDLE_SECONDS, initializer=self.begin)
+
+    def _result(self, number: int) -> Evaluation:
+        for _ in range(LIVES):
+            try:
+                result = self.waiting[number][1].result()
+            except BrokenProcessPool:
+                self.log.warning("A worker died. What was in its hands is scored again by new ones.")
+                self._begin_anew()
+            else:
+                del self.waiting[number]
+                return result
+        raise TrainingError(
+            f"{LIVES} workers in a row died while they scored an architecture, for instance for want of "
+            "memory. Lower executor.workers or recipe.batch_size; what was scored before is kept."
+        )
+
+    def _begin_anew(self) -> None:
+        self.close()
+        self.executor = self._make()
+        for number, (task, future) in self.waiting.items():
+            if future.cancelled() or not future.done() or future.exception() is not None:
+                self.waiting[number] = task, self.executor.submit(_score, *task)
+
+
+_made: list[Evaluator] = []
+"""In a worker, the evaluator that it scores with."""
+
+
+def _begin(make_evaluator: Callable[[], Evaluator], threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent saves, then ends them
+    torch.set_num_threads(threads)
+    _made[:] = [make_evaluator()]
+
+
+def _score(architecture: Architecture, fidelity: int | None) -> Evaluation:
+    return _made[0].evaluate(architecture, fidelity)
