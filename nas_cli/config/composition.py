@@ -16,13 +16,16 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from nas_cli.catalogue import conf_dir, groups_of, options
 from nas_cli.config.explanation import explain, keys_of
 from nas_cli.errors import ConfigError
 
+UNREADABLE = (OSError, YAMLError, UnicodeDecodeError)
+"""What a YAML that is none, or holds no keys, raises."""
 MAX_CHECKED_JOBS = 24
 """So many jobs of a sweep are checked before it starts; each job is checked again when it runs."""
 
@@ -177,6 +180,21 @@ def _readable_errors(request: Request) -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, request.overrides, _offer(request), _known_keys(request))) from error
+    except UNREADABLE as error:
+        raise ConfigError(_unreadable_yaml(request.config_dir) or str(error)) from error
+
+
+def _unreadable_yaml(folder: Path | None) -> str:
+    """Which file of the user's folder is at fault; nothing where none is."""
+    for file in sorted(folder.rglob("*.yaml")) if folder else []:
+        try:
+            found = OmegaConf.load(file)
+            reason = "" if isinstance(found, DictConfig) else "it is a list"
+        except (*UNREADABLE, OmegaConfBaseException) as error:
+            reason = " ".join(str(error).split())
+        if reason:
+            return f"{file} holds no settings ({reason}). Write a key and its value on each line: `order: 1`."
+    return ""
 
 
 def _offer(request: Request) -> dict[str, list[str]]:

@@ -74,10 +74,10 @@ class Npz(Dataset):
             raise DataError(f"{self._source}: there is no such file. Give an .npz file with {NEEDED}.")
         known = {name for layout in LAYOUTS for pair in layout for name in pair} | {"class_names"}
         try:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{self._source} holds one array without a name. It needs {NEEDED}.")
-            with archive:
+            with file.open("rb") as stream:  # numpy leaves a damaged one open
+                archive = np.load(stream, allow_pickle=False)
+                if not isinstance(archive, np.lib.npyio.NpzFile):
+                    raise DataError(f"{self._source} holds one array without a name. It needs {NEEDED}.")
                 self._parts(archive.files)
                 return {name: archive[name] for name in archive.files if name in known}
         except BROKEN as error:
