@@ -29,7 +29,7 @@ check: $(VENV)/.installed-dev
 bench: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py
 
-# The table of methods of docs/results.md: over two hours on two cores; DATASET=digits: minutes
+# The table of methods of docs/results.md: an hour and a half on two cores; DATASET=digits: minutes
 DATASET ?= $(firstword $(wildcard $(NAS_DATA)/cifar10_20k.npz ../shared/data/cifar10_20k.npz) cifar10)
 methods: $(VENV)/.installed
 	$(BIN)/python benchmarks/hours/methods.py $(DATASET)
