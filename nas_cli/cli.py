@@ -111,74 +111,73 @@ def _root(
         raise typer.Exit
 
 
-@app.command(cls=ComposedCommand)
-def search(
-    overrides: Overrides = None,
-    *,
-    multirun: Multirun = False,
-    config_dir: ConfigDir = None,
-    config_name: ConfigName = None,
-    cfg: ShowCfg = None,
-    info: ShowInfo = None,
-    resume: Resume = None,
-) -> None:
-    """Find an architecture; writes genotype.json into a new folder under outputs/search."""
-    _run(
-        "search",
-        overrides,
-        multirun=multirun,
-        config_dir=config_dir,
-        config_name=config_name,
-        cfg=cfg,
-        info=info,
-        resume=resume,
-    )
+def _add_command(name: str, summary: str, *, resumable: bool = False) -> None:
+    """A command that leaves a run folder, a sweep of them with -m."""
+
+    def start(
+        overrides: Overrides = None,
+        *,
+        multirun: Multirun = False,
+        config_dir: ConfigDir = None,
+        config_name: ConfigName = None,
+        cfg: ShowCfg = None,
+        info: ShowInfo = None,
+    ) -> None:
+        start_or_resume(
+            overrides,
+            multirun=multirun,
+            config_dir=config_dir,
+            config_name=config_name,
+            cfg=cfg,
+            info=info,
+        )
+
+    def start_or_resume(
+        overrides: Overrides = None,
+        *,
+        multirun: Multirun = False,
+        config_dir: ConfigDir = None,
+        config_name: ConfigName = None,
+        cfg: ShowCfg = None,
+        info: ShowInfo = None,
+        resume: Resume = None,
+    ) -> None:
+        from nas_cli.allocator import settle_allocator
+
+        settle_allocator()
+        from nas_cli import jobs
+        from nas_cli.config.composition import Request
+
+        _refuse_together({"--cfg": cfg, "--info": info, "--multirun": multirun, "--resume": resume})
+        request = Request(name, tuple(overrides or ()), config_dir, config_name, multirun)
+        if resume is not None:
+            if overrides or config_name:
+                raise ConfigError(
+                    f"--resume goes on with the settings of {resume}; leave out {' '.join(overrides or [])}"
+                    f"{'--config-name' if config_name else ''}, or start a new run with them."
+                )
+            jobs.resume(name, resume, config_dir)
+        elif cfg or info:
+            jobs.show(request, [f"--cfg={cfg}"] if cfg else [f"--info={info}"])
+        else:
+            jobs.start(request)
+
+    app.command(name, cls=ComposedCommand, help=summary)(start_or_resume if resumable else start)
 
 
-@app.command(cls=ComposedCommand)
-def derive(
-    overrides: Overrides = None,
-    *,
-    multirun: Multirun = False,
-    config_dir: ConfigDir = None,
-    config_name: ConfigName = None,
-    cfg: ShowCfg = None,
-    info: ShowInfo = None,
-) -> None:
-    """The genotypes of a finished search (run=FOLDER or the latest), drawn and with their cost."""
-    _run(
-        "derive",
-        overrides,
-        multirun=multirun,
-        config_dir=config_dir,
-        config_name=config_name,
-        cfg=cfg,
-        info=info,
-    )
-
-
-@app.command(cls=ComposedCommand)
-def retrain(
-    overrides: Overrides = None,
-    *,
-    multirun: Multirun = False,
-    config_dir: ConfigDir = None,
-    config_name: ConfigName = None,
-    cfg: ShowCfg = None,
-    info: ShowInfo = None,
-    resume: Resume = None,
-) -> None:
-    """Train one architecture (genotype=FILE, NAME or the latest), from scratch or weights=FILE; test it."""
-    _run(
-        "retrain",
-        overrides,
-        multirun=multirun,
-        config_dir=config_dir,
-        config_name=config_name,
-        cfg=cfg,
-        info=info,
-        resume=resume,
-    )
+_add_command(
+    "search",
+    "Find an architecture; writes genotype.json into a new folder under outputs/search.",
+    resumable=True,
+)
+_add_command(
+    "derive", "The genotypes of a finished search (run=FOLDER or the latest), drawn and with their cost."
+)
+_add_command(
+    "retrain",
+    "Train one architecture (genotype=FILE, NAME or the latest), from scratch or weights=FILE; test it.",
+    resumable=True,
+)
 
 
 @app.command(cls=ComposedCommand)
@@ -196,48 +195,10 @@ def profile(
     jobs.profile(request, as_json=as_json)
 
 
-@app.command(cls=ComposedCommand)
-def latency(
-    overrides: Overrides = None,
-    *,
-    multirun: Multirun = False,
-    config_dir: ConfigDir = None,
-    config_name: ConfigName = None,
-    cfg: ShowCfg = None,
-    info: ShowInfo = None,
-) -> None:
-    """Measure a space's candidates on this machine; writes latency.json under outputs/latency."""
-    _run(
-        "latency",
-        overrides,
-        multirun=multirun,
-        config_dir=config_dir,
-        config_name=config_name,
-        cfg=cfg,
-        info=info,
-    )
-
-
-@app.command(cls=ComposedCommand)
-def export(
-    overrides: Overrides = None,
-    *,
-    multirun: Multirun = False,
-    config_dir: ConfigDir = None,
-    config_name: ConfigName = None,
-    cfg: ShowCfg = None,
-    info: ShowInfo = None,
-) -> None:
-    """A retrained network as files that need nothing of nas, under outputs/export."""
-    _run(
-        "export",
-        overrides,
-        multirun=multirun,
-        config_dir=config_dir,
-        config_name=config_name,
-        cfg=cfg,
-        info=info,
-    )
+_add_command(
+    "latency", "Measure a space's candidates on this machine; writes latency.json under outputs/latency."
+)
+_add_command("export", "A retrained network as files that need nothing of nas, under outputs/export.")
 
 
 @app.command(cls=ComposedCommand)
@@ -285,38 +246,6 @@ def list_options(config_dir: ConfigDir = None) -> None:
     from nas_cli.commands import list as listing
 
     listing.run(config_dir)
-
-
-def _run(
-    command: str,
-    overrides: list[str] | None,
-    *,
-    multirun: bool,
-    config_dir: Path | None,
-    config_name: str | None,
-    cfg: Cfg | None,
-    info: Info | None,
-    resume: Path | None = None,
-) -> None:
-    from nas_cli.allocator import settle_allocator
-
-    settle_allocator()
-    from nas_cli import jobs
-    from nas_cli.config.composition import Request
-
-    _refuse_together({"--cfg": cfg, "--info": info, "--multirun": multirun, "--resume": resume})
-    request = Request(command, tuple(overrides or ()), config_dir, config_name, multirun)
-    if resume is not None:
-        if overrides or config_name:
-            raise ConfigError(
-                f"--resume goes on with the settings of {resume}; leave out {' '.join(overrides or [])}"
-                f"{'--config-name' if config_name else ''}, or start a new run with them."
-            )
-        jobs.resume(command, resume, config_dir)
-    elif cfg or info:
-        jobs.show(request, [f"--cfg={cfg}"] if cfg else [f"--info={info}"])
-    else:
-        jobs.start(request)
 
 
 def _refuse_together(flags: dict[str, object]) -> None:
