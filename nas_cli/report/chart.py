@@ -15,6 +15,8 @@ Point = tuple[float, float]
 WIDTH, HEIGHT = 420.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 62.0, 14.0, 30.0, 40.0
 MOST_MARKS = 60
+UNITS = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"), (0.0, 1.0, ""))
+"""From which value on ticks are written in which unit, and its letter."""
 LEVELS = 20
 """How many shades a heat map has."""
 
@@ -50,10 +52,12 @@ class Axis:
     high: float
     start: float
     end: float
-    ticks: tuple[float, ...] = field(init=False)
+    ticks: Sequence[tuple[float, str]] = field(init=False)
+    """The values that are marked, and what is written there."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ticks", round_steps(self.low, self.high))
+        values = round_steps(self.low, self.high)
+        object.__setattr__(self, "ticks", list(zip(values, tick_labels(values), strict=True)))
 
     def __call__(self, value: float) -> float:
         share = (value - self.low) / (self.high - self.low)
@@ -70,12 +74,13 @@ def round_steps(low: float, high: float, count: int = 5) -> tuple[float, ...]:
     return tuple(k * step for k in range(first, last + 1))
 
 
-def short(value: float) -> str:
-    """For an axis: 1.2M, 34k, 0.05."""
-    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= limit:
-            return f"{value / {'G': 1e9, 'M': 1e6, 'k': 1e3}[letter]:.4g}{letter}"
-    return f"{value:.4g}"
+def tick_labels(values: Sequence[float]) -> list[str]:
+    """1.2M, 34k, 0.05: one unit for all, and as many decimals as tell two neighbours apart."""
+    most = max(map(abs, values), default=0.0)
+    unit, letter = next(one[1:] for one in UNITS if most >= one[0])
+    step = (values[1] - values[0]) / unit if len(values) > 1 else 1.0
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    return [f"{value / unit:.{decimals}f}{letter}" if value else "0" for value in values]
 
 
 def line_chart(title: str, x: str, y: str, series: Sequence[Series], marks: str = "") -> Markup:
@@ -99,7 +104,7 @@ def strip_chart(title: str, x: str, groups: Sequence[tuple[str, Sequence[float]]
     values = [value for _, group in groups for value in group]
     step, bottom = 44.0, 44.0 * len(groups) + 6
     axis = Axis(x, *_wide(min(values), max(values), 0.06), 8.0, WIDTH - RIGHT)
-    parts = [_text(axis(value), bottom + 16, short(value), "middle") for value in axis.ticks]
+    parts = [_text(axis(value), bottom + 16, label, "middle") for value, label in axis.ticks]
     parts.append(_text((8.0 + WIDTH - RIGHT) / 2, bottom + 33, x, "middle", "label"))
     for k, (name, group) in enumerate(groups):
         line = step * k + 32
@@ -171,11 +176,11 @@ def _svg(title: str, parts: Iterable[Markup], height: float = HEIGHT) -> Markup:
 
 def _frame(x: Axis, y: Axis) -> Markup:
     parts = []
-    for value in y.ticks:
+    for value, label in y.ticks:
         rule = Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>')
         parts.append(rule.format(LEFT, WIDTH - RIGHT, y(value), y(value)))
-        parts.append(_text(LEFT - 6, y(value) + 4, short(value), "end"))
-    parts += [_text(x(value), HEIGHT - BOTTOM + 16, short(value), "middle") for value in x.ticks]
+        parts.append(_text(LEFT - 6, y(value) + 4, label, "end"))
+    parts += [_text(x(value), HEIGHT - BOTTOM + 16, label, "middle") for value, label in x.ticks]
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x.label, "middle", "label"))
     turned = Markup(
         '<text class="label" text-anchor="middle" transform="translate(13 {}) rotate(-90)">{}</text>'
