@@ -36,10 +36,13 @@ def outcomes(sweep_folder: Path) -> list[Outcome]:
 
 
 def table(found: list[Outcome]) -> str:
-    rows = [("folder", "status", "score", "overrides")]
+    """A line a job, with the settings that not all of them share."""
+    shared = set.intersection(*(set(outcome.overrides) for outcome in found)) if len(found) > 1 else set()
+    rows = [("folder", "status", "score", "settings")]
     for outcome in found:
         score = "" if outcome.score is None else f"{outcome.score:.4f}"
-        rows.append((str(outcome.folder), outcome.status, score, " ".join(outcome.overrides)))
+        own = [override for override in outcome.overrides if override not in shared]
+        rows.append((str(outcome.folder), outcome.status, score, " ".join(own)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(line.rstrip() for line in lines)

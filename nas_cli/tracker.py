@@ -1,12 +1,10 @@
 """Where the figures of a run go besides its folder: a server or a service that gathers those of many runs."""
 
-import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nas_cli.architecture import Json
-from nas_cli.errors import ConfigError
 
 
 class Tracker(ABC):
@@ -26,14 +24,6 @@ class Tracker(ABC):
     @abstractmethod
     def finish(self, status: str, files: Sequence[Path]) -> None:
         """`status` is done, interrupted or failed; `files` are what the run found."""
-
-
-def require(package: str) -> None:
-    """Raises ConfigError where an optional package is not installed; the extra has its name."""
-    if importlib.util.find_spec(package) is None:
-        raise ConfigError(
-            f"tracker={package} needs a package: pip install 'nas-cli[{package}]', or choose tracker=none."
-        )
 
 
 def flatten(node: object, prefix: str = "") -> dict[str, str]:

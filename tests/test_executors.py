@@ -16,6 +16,7 @@ from nas_cli.catalogue import options
 from nas_cli.cli import main
 from nas_cli.errors import ConfigError, TrainingError
 from nas_cli.evaluator import Evaluation, Evaluator
+from nas_cli.executor import Executor
 from nas_cli.executors.processes import Processes
 from nas_cli.executors.serial import Serial
 from nas_cli.strategies.evolution import Evolution
@@ -70,7 +71,7 @@ def count_best() -> CountBest:
 
 def searched(
     make_strategy: Callable[[Problem], SamplingStrategy],
-    executor: Serial | Processes,
+    executor: Executor,
     make_evaluator: Callable[[], Evaluator] = count_best,
 ) -> list[tuple[tuple[int, ...], float]]:
     with executor.scoring(CountBest(WIDE_BEST), make_evaluator, LOG) as evaluator:
@@ -138,19 +139,25 @@ WORDS = ["strategy=random", "strategy.num_evaluations=3", "evaluator=from_scratc
 SMALL = ["space=nasbench201", "space.channels=4", "space.num_cells=1", "recipe.steps_per_epoch=2"]
 
 
-def test_a_search_from_the_command_line_is_the_same_in_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+@pytest.mark.parametrize("name", sorted({*options("executor")} - {"serial"}))
+def test_a_search_from_the_command_line_is_the_same_by_workers(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if name == "ray":
+        pytest.importorskip("ray", reason="ray is not installed (pip install 'nas-cli[ray]')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    records = []
-    for name in options("executor"):
-        words = [*WORDS, *SMALL, f"executor={name}", "executor.in_flight=2", "preflight=false"]
-        assert main(["search", *words, f"hydra.run.dir={name}"]) == 0
-        lines = (tmp_path / name / "history.jsonl").read_text().splitlines()
-        records.append([(json.loads(line)["picks"], json.loads(line)["score"]) for line in lines])
-    assert len(records[0]) == 3
-    assert all(record == records[0] for record in records)
+    expected = history_with("serial")
+    assert len(expected) == 3
+    assert history_with(name) == expected
+
+
+def history_with(name: str) -> list[tuple[object, object]]:
+    words = [*WORDS, *SMALL, f"executor={name}", "executor.in_flight=2", "preflight=false"]
+    assert main(["search", *words, f"hydra.run.dir={name}"]) == 0
+    lines = (Path(name) / "history.jsonl").read_text().splitlines()
+    return [(json.loads(line)["picks"], json.loads(line)["score"]) for line in lines]
 
 
 def test_a_supernet_has_no_candidates_to_spread(

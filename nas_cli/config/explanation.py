@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from nas_cli.catalogue import did_you_mean
 
 KEY_AND_VALUE = re.compile(r"([~+]{0,2})([\w./@]+)(?:=(.*))?", re.DOTALL)
+PLUGINS = {"joblib": "joblib", "ray": "ray", "submitit_local": "submitit", "submitit_slurm": "submitit"}
+"""Launchers that are packages of their own: {option: our extra that brings it}."""
 NOISE = ("See ", "Search path", "Config search path", "provider=", "full_key", "object_type", "reference")
 
 
@@ -22,7 +24,9 @@ def explain(
     if isinstance(error, OverrideParseException):
         reason = str(error).splitlines()[0]
         return f"{error.override} cannot be read: {reason}. Quote text with special signs: \"key='text'\"."
-    problems = [*_wrong_options(overrides, offer)] or [*_wrong_keys(overrides, offer, known)]
+    problems = [*_missing_plugins(overrides, error), *_wrong_options(overrides, offer)] or [
+        *_wrong_keys(overrides, offer, known)
+    ]
     return "\n".join(problems) or f"{_hydras_own(overrides)}{_own_words(error)}"
 
 
@@ -30,6 +34,13 @@ def _hydras_own(overrides: Sequence[str]) -> str:
     """What is not explained is about Hydra's own settings, where they are given."""
     given = [override for override in overrides if _split(override)[1].startswith("hydra")]
     return f"{' '.join(given)}: " if given else ""
+
+
+def _missing_plugins(overrides: Sequence[str], error: Exception) -> Iterator[str]:
+    for override in overrides:
+        _, key, value = _split(override)
+        if key == "hydra/launcher" and value in PLUGINS and f"{key}/{value}" in str(error):
+            yield f"{override} needs a package: pip install 'nas-cli[{PLUGINS[value]}]', or leave it out."
 
 
 def keys_of(config: DictConfig) -> list[str]:

@@ -3,7 +3,7 @@
 import itertools
 import logging
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -13,14 +13,11 @@ import torch
 from loky import ProcessPoolExecutor
 
 from nas_cli.architecture import Architecture
-from nas_cli.errors import ConfigError, TrainingError
+from nas_cli.errors import ConfigError
 from nas_cli.evaluator import Evaluation, Evaluator
-from nas_cli.executor import Executor
+from nas_cli.executor import LIVES, Executor, ScoredByWorkers, all_died
 from nas_cli.recipe import Count
-from nas_cli.rehearsal import Piece
 
-LIVES = 3
-"""So many times an evaluation is tried whose worker died."""
 IDLE_SECONDS = 300
 """After which a worker ends by itself, so that none is left where this process was killed."""
 
@@ -43,36 +40,9 @@ class Processes(Executor):
     ) -> Iterator[Evaluator]:
         pool = _Pool(self.workers, partial(_begin, make_evaluator, self.threads), log)
         try:
-            yield _ByWorkers(evaluator, pool, self.in_flight)
+            yield ScoredByWorkers(evaluator, pool.submit, self.in_flight)
         finally:
             pool.close()
-
-
-class _ByWorkers(Evaluator):
-    """All but the scores is the evaluator's own."""
-
-    def __init__(self, evaluator: Evaluator, pool: "_Pool", in_flight: int) -> None:
-        self.evaluator, self.pool, self.in_flight = evaluator, pool, in_flight
-        self.budget_seconds, self.unit, self.metrics = (
-            evaluator.budget_seconds,
-            evaluator.unit,
-            evaluator.metrics,
-        )
-
-    def evaluate(self, architecture: Architecture, fidelity: int | None = None) -> Evaluation:
-        return self.submit(architecture, fidelity)()
-
-    def submit(self, architecture: Architecture, fidelity: int | None = None) -> Callable[[], Evaluation]:
-        return self.pool.submit(architecture, fidelity)
-
-    def check_fidelity(self, fidelity: int) -> None:
-        self.evaluator.check_fidelity(fidelity)
-
-    def pieces(self, architecture: Architecture, evaluations: Mapping[int | None, float]) -> list[Piece]:
-        return self.evaluator.pieces(architecture, evaluations)
-
-    def report(self, architecture: Architecture) -> Mapping[str, float]:
-        return self.evaluator.report(architecture)
 
 
 Task = tuple[Architecture, int | None]
@@ -108,10 +78,7 @@ class _Pool:
             else:
                 del self.waiting[number]
                 return result
-        raise TrainingError(
-            f"{LIVES} workers in a row died while they scored an architecture, for instance for want of "
-            "memory. Lower executor.workers or recipe.batch_size; what was scored before is kept."
-        )
+        raise all_died("executor.workers")
 
     def _begin_anew(self) -> None:
         self.close()

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nas_cli.architecture import Json
-from nas_cli.tracker import Tracker, flatten, require
+from nas_cli.extras import require
+from nas_cli.tracker import Tracker, flatten
 
 STATUS = {"done": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
@@ -22,7 +23,7 @@ class Mlflow(Tracker):
     """
 
     def __init__(self, *, uri: str = "http://127.0.0.1:5000", experiment: str = "nas") -> None:
-        require("mlflow")
+        require("mlflow", "tracker=mlflow")
         for name, value in PATIENCE.items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Literal
 
 from nas_cli.architecture import Json
-from nas_cli.tracker import Tracker, require
+from nas_cli.extras import require
+from nas_cli.tracker import Tracker
 
 
 class Wandb(Tracker):
     """`mode` offline writes into the run folder, for `wandb sync FOLDER/wandb/offline-run-*` later."""
 
     def __init__(self, *, project: str = "nas", mode: Literal["online", "offline"] = "online") -> None:
-        require("wandb")
+        require("wandb", "tracker=wandb")
         self.project = project
         self.mode: Literal["online", "offline"] = mode
 

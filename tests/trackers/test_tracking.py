@@ -10,8 +10,9 @@ import pytest
 from nas_cli.architecture import Json
 from nas_cli.cli import main
 from nas_cli.errors import ConfigError, Interrupted
+from nas_cli.extras import require
 from nas_cli.run import Run
-from nas_cli.tracker import Tracker, flatten, require
+from nas_cli.tracker import Tracker, flatten
 
 CONFIG: dict[str, Json] = {"seed": 7, "recipe": {"epochs": 2, "nesterov": True}}
 
@@ -100,9 +101,9 @@ def test_settings_have_full_keys_and_are_spelled_as_in_yaml() -> None:
 
 def test_a_package_that_is_missing_is_named_with_the_remedy() -> None:
     with pytest.raises(
-        ConfigError, match=r"pip install 'nas-cli\[no_such_package\]', or choose tracker=none"
+        ConfigError, match=r"pip install 'nas-cli\[no_such_package\]', or leave tracker=no_such out"
     ):
-        require("no_such_package")
+        require("no_such_package", "tracker=no_such")
 
 
 def test_a_missing_tracker_is_refused_before_a_folder_is_made(
