@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # The networks of the tests are so small that a second thread only waits
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest
 
-.PHONY: quickstart test test-all check bench methods
+.PHONY: quickstart test test-all check bench methods faults
 
 # Search, derive and retrain on two cores with images that come with scikit-learn; ends in a table
 quickstart: $(VENV)/.installed
@@ -28,6 +28,10 @@ check: $(VENV)/.installed-dev
 # One table of every space and strategy, kept in benchmarks/results/<machine>.json: a quarter of an hour
 bench: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py
+
+# What may befall a run: hours for twenty tries of each fault; TRIES=3 make faults: half an hour. Some need root
+faults: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.faults
 
 # The table of methods of docs/results.md: an hour and a half on two cores; DATASET=digits: minutes
 DATASET ?= $(firstword $(wildcard $(NAS_DATA)/cifar10_20k.npz ../shared/data/cifar10_20k.npz) cifar10)

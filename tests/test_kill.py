@@ -1,19 +1,15 @@
 """A search or a retrain that is killed at any moment goes on and ends as if nothing had happened."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-FREE = {"seconds", "images_per_second", "memory_mb"}
-"""What may differ in metrics.jsonl: what depends on the clock and the machine's memory."""
+from tests.faults import finish, nas, records
 
 SEARCH = [
     "search",
@@ -26,17 +22,7 @@ SEARCH = [
     "trainer.device=cpu",
 ]
 RETRAIN = ["retrain", "genotype=darts_v2", "space.num_cells=3", "space.channels=4", *SEARCH[4:]]
-
-
-def nas(*words: str) -> "subprocess.Popen[bytes]":
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", "nas_cli", *words]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def finish(process: "subprocess.Popen[bytes]") -> None:
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output.decode()
+METRICS = "metrics.jsonl"
 
 
 def working_seconds(folder: Path) -> float:
@@ -55,11 +41,6 @@ def run_and_kill(words: list[str], folder: Path, delay: float) -> bool:
     return alive
 
 
-def records(folder: Path) -> list[dict[str, object]]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key not in FREE} for line in lines]
-
-
 def check_kills(words: list[str], folder: Path, tries: int) -> Path:
     """Kill `tries` runs at seeded moments, resume each, compare with one that was left alone."""
     finish(nas(*words, f"hydra.run.dir={folder / 'whole'}"))
@@ -69,7 +50,7 @@ def check_kills(words: list[str], folder: Path, tries: int) -> Path:
         killed += run_and_kill(words, cut, draws.uniform(0.0, 0.9 * seconds))
         if json.loads((cut / "status.json").read_text())["status"] != "done":
             finish(nas(words[0], "--resume", str(cut)))
-        assert records(cut) == records(folder / "whole")
+        assert records(cut / METRICS) == records(folder / "whole" / METRICS)
     assert killed > tries / 2
     return folder / "whole"
 
@@ -102,7 +83,7 @@ def test_a_signal_saves_and_prints_how_to_go_on(tmp_path: Path, number: int, cod
         time.sleep(0.05)
     process.send_signal(number)
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == code, output.decode()
-    assert f"nas search --resume {folder}" in output.decode()
+    assert process.returncode == code, output
+    assert f"nas search --resume {folder}" in output
     assert json.loads((folder / "status.json").read_text())["status"] == "interrupted"
     assert (folder / "checkpoint.pt").exists()

@@ -418,6 +418,11 @@ def test_no_memory_left_is_a_sentence_with_remedies(folder: Path) -> None:
     assert "no memory left" in str(Run.open(folder).status()["error"])
 
 
+def test_a_convolution_without_memory_is_told_of_as_well(folder: Path) -> None:
+    with pytest.raises(TrainingError, match="no memory left"), Run.create(folder, "search", CONFIG):
+        raise RuntimeError("could not create a primitive")
+
+
 # The log
 
 

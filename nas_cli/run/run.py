@@ -261,13 +261,15 @@ class Run:
             self.log.debug("%s", _one_line(error), exc_info=error if unexpected else None)
 
 
+OUT_OF_MEMORY = ("can't allocate memory", "could not create a primitive")
+"""How torch's own allocator on the CPU and the library of its convolutions (oneDNN) say it."""
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
     """Torch raises an error of its own on GPUs, and a RuntimeError on the CPU."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
-    )
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def _outcome(error: BaseException | None) -> str:
