@@ -29,6 +29,7 @@ import numpy as np
 import psutil
 
 from nas_cli.catalogue import options
+from tests.test_pairs import SMALL_SEARCH
 
 FREE = {"seconds", "images_per_second", "memory_mb"}
 """What may differ in metrics and history: what depends on the clock and the machine's memory."""
@@ -37,17 +38,8 @@ SPACES = {"ofa": MOBILE}
 SPACE = ["space=nasbench201", "space.num_cells=1", "space.channels=4"]
 RECIPE = ["recipe=smoke", "recipe.epochs=8", "recipe.steps_per_epoch=2", "recipe.batch_size=8"]
 ALWAYS = ["trainer.device=cpu", "preflight=false", "dataset.limit=200"]
-SMALL = {
-    "num_evaluations": 16,
-    "num_products": 1,
-    "predictor_samples": 5,
-    "num_predictions": 10,
-    "num_finalists": 2,
-    "controller_steps": 2,
-    "num_candidates": 20,
-    "population_size": 6,
-    "tournament_size": 2,
-}
+SMALL = {key: value for key, value in SMALL_SEARCH.items() if isinstance(value, int)}
+SMALL |= {"num_evaluations": 16, "population_size": 6, "tournament_size": 2}
 """Small enough for a try of seconds; a strategy without such a setting keeps its own."""
 SCORED = ["evaluator=from_scratch", "evaluator.epochs=1"]
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")

@@ -44,10 +44,10 @@ def test_nothing_is_lost_by_a_fault(
         pytest.skip(str(reason))
 
 
-def test_what_differs_is_lost(cases: dict[str, Case], tmp_path: Path) -> None:
-    other = Case.of([*words_of("darts"), "seed=1"], tmp_path / "other")
+def test_what_differs_is_lost(cases: dict[str, Case]) -> None:
+    cases["darts"].compare(cases["darts"].folder)
     with pytest.raises(faults.LostError, match="metrics of"):
-        other.compare(cases["darts"].folder)
+        cases["darts"].compare(cases["evolution"].folder)
 
 
 def test_the_table_tells_what_was_lost_and_what_could_not_be_tried() -> None:
