@@ -50,7 +50,10 @@ class LostError(Exception):
 
 
 class SkippedError(Exception):
-    """Why a fault cannot be made on this machine."""
+    """Why a fault could not be made: on this machine, or before the run was over."""
+
+
+TOO_LATE = "the run was over before"
 
 
 def nas(*words: str, begin: tuple[str, ...] = (), set_to: Mapping[str, str] = {}) -> "subprocess.Popen[str]":
@@ -196,8 +199,9 @@ def damaged(
     time.sleep(rng.uniform(0.0, 0.3 * case.seconds))
     kill(process)
     file = folder / name
-    if file.exists() and json.loads((folder / "status.json").read_text())["status"] != "done":
-        file.write_bytes(damage(file.read_bytes(), rng))
+    if json.loads((folder / "status.json").read_text())["status"] == "done":
+        raise SkippedError(TOO_LATE)
+    file.write_bytes(damage(file.read_bytes(), rng))
     case.go_on(folder)
 
 
@@ -218,7 +222,7 @@ def full_disk(case: Case, folder: Path, rng: random.Random) -> None:
         with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
-        told_or_done(process, "could not be written", folder / "run")
+        told(process, "could not be written")
         ballast.unlink()
         case.go_on(folder / "run")
     finally:
@@ -235,17 +239,18 @@ def read_only(case: Case, folder: Path, rng: random.Random) -> None:
     time.sleep(case.in_the_middle(rng))
     folder.chmod(0o555)
     try:
-        told_or_done(process, "could not be written", folder)
+        told(process, "could not be written")
     finally:
         folder.chmod(0o755)
     case.go_on(folder)
 
 
-def told_or_done(process: "subprocess.Popen[str]", sentence: str, folder: Path) -> None:
-    """A fault that came after the last write stops nothing."""
+def told(process: "subprocess.Popen[str]", sentence: str) -> None:
+    """The run stops with that sentence."""
     output, _ = process.communicate(timeout=900)
-    stopped = process.returncode == 1 and sentence in output
-    if "Traceback" in output or not (stopped or process.returncode == 0):
+    if process.returncode == 0:
+        raise SkippedError(TOO_LATE)
+    if process.returncode != 1 or sentence not in output or "Traceback" in output:
         raise LostError(f"exit code {process.returncode}: {output[-2000:]}")
 
 
@@ -281,7 +286,7 @@ def no_memory(case: Case, folder: Path, rng: random.Random) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         child = psutil.Process(process.pid)
         child.rlimit(psutil.RLIMIT_AS, (child.memory_info().vms, psutil.RLIM_INFINITY))
-    told_or_done(process, "no memory left", folder)
+    told(process, "no memory left")
     case.go_on(folder)
 
 
@@ -381,9 +386,9 @@ def attempt(line: Line, fault: Fault, case: Case, folder: Path, seed: str) -> No
     except SkippedError as reason:
         line.skipped = str(reason)
         return
-    except LostError as error:
+    except Exception as error:  # whatever it is, the run did not end as one that was left alone
         line.lost += 1
-        sys.stderr.write(f"{line.fault}, {seed}: {error}\n")
+        sys.stderr.write(f"{line.fault}, {seed}: {type(error).__name__}: {error}\n")
     line.tries += 1
     if folder.is_dir():
         shutil.rmtree(folder, ignore_errors=True)

@@ -277,6 +277,13 @@ def test_tensorboard_shows_numbers_and_hides_what_a_resume_repeats(folder: Path)
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(0, 3.0), (1, 9.0)]
 
 
+def test_curves_that_the_disk_does_not_take_are_a_sentence(folder: Path) -> None:
+    with Run.create(folder, "search", CONFIG) as run:
+        run.path("tensorboard").write_text("where the folder should be")
+        with pytest.raises(TrainingError, match=r"tensorboard could not be written .*--resume"):
+            run.append_metrics({"epoch": 1, "loss": 0.5})
+
+
 def test_a_run_without_metrics_makes_no_tensorboard_folder(folder: Path) -> None:
     done_run(folder)
     assert not (folder / "tensorboard").exists()

@@ -112,13 +112,18 @@ class _Tasks:
 
     def _result(self, architecture: Architecture, fidelity: int | None, task: object) -> Evaluation:
         import ray
-        from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayTaskError
-        from ray.exceptions import WorkerCrashedError as WorkerDiedError
+        from ray.exceptions import (
+            NodeDiedError,
+            ObjectLostError,
+            OutOfMemoryError,
+            RayTaskError,
+            WorkerCrashedError,
+        )
 
         for _ in range(LIVES):
             try:
                 return cast(Evaluation, ray.get(task))
-            except (WorkerDiedError, NodeDiedError, ObjectLostError, OutOfMemoryError):
+            except (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError):
                 self.log.warning("A worker died. What was in its hands is scored again by another one.")
                 task = self.start(architecture, fidelity)
             except RayTaskError as error:

@@ -37,7 +37,7 @@ def keep_and_write(path: Path, kept: Path, data: bytes | memoryview) -> None:
 def _whole_file(path: Path, data: bytes | memoryview) -> Iterator[Path]:
     """The data in a file beside `path` and on the disk, to be renamed; what is not renamed is removed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _disk_errors_as_sentences(path):
+    with disk_errors_as_sentences(path):
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -60,7 +60,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _disk_errors_as_sentences(path: Path) -> Iterator[None]:
+def disk_errors_as_sentences(path: Path) -> Iterator[None]:
+    """Raises TrainingError where writing that file of a run folder fails."""
     try:
         yield
     except OSError as error:
@@ -108,7 +109,7 @@ class JsonLines:
 
     def append(self, record: Mapping[str, Json]) -> None:
         line = to_json_line(record)
-        with _disk_errors_as_sentences(self.path):
+        with disk_errors_as_sentences(self.path):
             if self._file is None:
                 self._file = self._open()
             self._file.write(line)
@@ -133,13 +134,13 @@ class JsonLines:
     def sync(self) -> None:
         """Until here, lines survive a crash of the machine, not only of the process."""
         if self._file is not None:
-            with _disk_errors_as_sentences(self.path):
+            with disk_errors_as_sentences(self.path):
                 os.fsync(self._file.fileno())
 
     def close(self) -> None:
         if self._file is not None:
             file, self._file = self._file, None
-            with _disk_errors_as_sentences(self.path), file:
+            with disk_errors_as_sentences(self.path), file:
                 os.fsync(file.fileno())
 
     def _open(self) -> BinaryIO:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas_cli.architecture import Json
+from nas_cli.run.files import disk_errors_as_sentences
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -28,10 +29,11 @@ class TensorBoard:
         epoch = numbers.pop("epoch", None)
         if not isinstance(epoch, int):
             return
-        writer = self._open()
-        for name, value in numbers.items():
-            writer.add_scalar(name, value, epoch)
-        writer.flush()
+        with disk_errors_as_sentences(self._folder):
+            writer = self._open()
+            for name, value in numbers.items():
+                writer.add_scalar(name, value, epoch)
+            writer.flush()
 
     def hide_from(self, epoch: int) -> None:
         """Call it before the first `add`."""
@@ -39,8 +41,9 @@ class TensorBoard:
 
     def close(self) -> None:
         if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+            writer, self._writer = self._writer, None
+            with disk_errors_as_sentences(self._folder):
+                writer.close()
 
     def _open(self) -> SummaryWriter:
         if self._writer is None:
