@@ -31,16 +31,15 @@ class Augmentation:
         centre = torch.randint(0, size, (2, num_images), generator=generator)
         return torch.cat((corner, mirrored, centre))
 
-    def apply(self, pixels: Tensor, scale: Tensor, offset: Tensor, generator: torch.Generator) -> Tensor:
+    def apply(self, pixels: Tensor, scale: Tensor, offset: Tensor, draws: Tensor) -> Tensor:
         """Augment pixels (B, C, S, S) uint8 and normalise them: `pixels * scale + offset`, float32.
 
-        `generator` is on the CPU whatever the device is: the same batch on every device. One small
-        tensor of random numbers is copied over, without waiting for the device.
+        `draws`, what `draw` gave for these images, is on the CPU whatever the device is: the same batch on
+        every device. It is small, and copied over without waiting for the device.
         """
         if self == NO_AUGMENTATION:
             return pixels.float().mul_(scale).add_(offset)
-        draws = onto(self.draw(len(pixels), pixels.shape[-1], generator), pixels.device)
-        top, left, mirrored, row, column = draws.unbind()
+        top, left, mirrored, row, column = onto(draws, pixels.device).unbind()
         if self.shift or self.mirror:
             pixels = self._crop(pixels, top, left, mirrored)
         images = pixels.float().mul_(scale).add_(offset)

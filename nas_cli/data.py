@@ -10,6 +10,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from nas_cli import ranks
 from nas_cli.augmentation import NO_AUGMENTATION, Augmentation, onto
 from nas_cli.errors import ConfigError, DataError
 from nas_cli.seeds import stream
@@ -220,6 +221,9 @@ class Batches:
 
     Training drops the incomplete last batch of an epoch, and `ConfigError` says so where not even one is
     complete. `shuffle=False, drop_last=False` reads every image once, in order.
+
+    Where several ranks train together, `steps` gives each of them its own part of a batch, all of one size;
+    with `whole` it gives all of it.
     """
 
     def __init__(
@@ -232,6 +236,7 @@ class Batches:
         augmentation: Augmentation,
         shuffle: bool = True,
         drop_last: bool = True,
+        whole: bool = False,
     ) -> None:
         if drop_last and batch_size > len(images):
             raise ConfigError(
@@ -244,6 +249,8 @@ class Batches:
         self._augmentation = augmentation
         self._shuffle = shuffle
         self._length = len(images) // batch_size if drop_last else -(-len(images) // batch_size)
+        share = batch_size // ranks.size()
+        self._mine = slice(None) if whole else slice(ranks.rank() * share, (ranks.rank() + 1) * share)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (info.mean, info.std))
         self._scale = (1 / (255 * std)).to(images.device)
@@ -253,14 +260,15 @@ class Batches:
         return self._length
 
     def batch(self, step: int) -> Batch:
-        return self._finish(step, *self._images.read(self._indices(step)))
+        """The whole batch of a step, on every rank."""
+        return self._finish(step, slice(None), *self._images.read(self._indices(step)))
 
     def steps(self, first: int, last: int) -> Iterator[Batch]:
         """The batches first..last-1; streamed images are decoded ahead."""
         steps = range(first, last)
-        reads = self._images.read_ahead(self._indices(step) for step in steps)
+        reads = self._images.read_ahead(self._indices(step)[self._mine] for step in steps)
         for step, (pixels, labels) in zip(steps, reads, strict=True):
-            yield self._finish(step, pixels, labels)
+            yield self._finish(step, self._mine, pixels, labels)
 
     def _indices(self, step: int) -> Tensor:
         epoch, position = divmod(step, self._length)
@@ -280,6 +288,7 @@ class Batches:
             self._order = (epoch, order)
         return self._order[1]
 
-    def _finish(self, step: int, pixels: Tensor, labels: Tensor) -> Batch:
-        generator = stream(self._seed, "augment", step)
-        return Batch(self._augmentation.apply(pixels, self._scale, self._offset, generator), labels)
+    def _finish(self, step: int, part: slice, pixels: Tensor, labels: Tensor) -> Batch:
+        generator, num_images = stream(self._seed, "augment", step), len(self._indices(step))
+        draws = self._augmentation.draw(num_images, pixels.shape[-1], generator)[:, part]
+        return Batch(self._augmentation.apply(pixels, self._scale, self._offset, draws), labels)

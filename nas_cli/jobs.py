@@ -4,12 +4,11 @@ Everything goes through the public `hydra.main`, so that sweepers, launchers, `.
 Hydra's own. The input is read and checked first, so that a wrong setting leaves no folder.
 """
 
-import importlib
 import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from nas_cli import launching
 from nas_cli.allocator import settle_allocator
 from nas_cli.catalogue import conf_dir, make_importable, settings_of
 from nas_cli.config import check
@@ -52,7 +52,7 @@ class Job:
         try:
             _make_importable(HydraConfig.get().runtime.config_sources)
             check(config, settings_of(self.command))
-            _command(self.command)(config, folder)
+            launching.run(self.command, config, folder)
         except Interrupted as error:
             raise _ThroughHydra(error) from error
         except Exception as error:
@@ -86,7 +86,8 @@ def profile(request: Request, *, as_json: bool) -> None:
     config = compose(prepare(request))
     _without_hydra(config)
     check(config, settings_of("profile"))
-    _command("profile")(config, as_json=as_json)
+    launching.check_one_device("profile", config)
+    launching.command("profile")(config, as_json=as_json)
 
 
 def predict(request: Request, words: Sequence[str], *, form: str) -> None:
@@ -101,7 +102,8 @@ def predict(request: Request, words: Sequence[str], *, form: str) -> None:
     config = compose(prepare(replace(request, overrides=settings)))
     _without_hydra(config)
     check(config, settings_of("predict"))
-    _command("predict")(config, images=images, form=form)
+    launching.check_one_device("predict", config)
+    launching.command("predict")(config, images=images, form=form)
 
 
 def resume(command: str, folder: Path, config_dir: Path | None) -> None:
@@ -115,7 +117,7 @@ def resume(command: str, folder: Path, config_dir: Path | None) -> None:
         _make_importable(OmegaConf.load(hydra_file).hydra.runtime.config_sources)
     config = OmegaConf.create(run.config)
     check(config, settings_of(command))
-    _command(command)(config, folder, resume=True)
+    launching.run(command, config, folder, resume=True)
 
 
 def _start_run(request: Request) -> None:
@@ -123,6 +125,9 @@ def _start_run(request: Request) -> None:
     folder = _folder(config, "hydra.run.dir")
     _without_hydra(config)
     check(config, settings_of(request.command))
+    if launching.follows(config):
+        launching.run(request.command, config, folder)
+        return
     _refuse_used(folder)
     made = _missing(folder)
     pinned = replace(request, overrides=(*request.overrides, f"hydra.run.dir={_quoted(folder)}"))
@@ -143,6 +148,7 @@ def _start_sweep(request: Request) -> None:
     for config in plain:
         _without_hydra(config)
         check(config, settings_of(request.command))
+        launching.check_sweep(config)
     _refuse_used(folder)
     made = _missing(folder)
     pinned = replace(request, overrides=(*request.overrides, f"hydra.sweep.dir={_quoted(folder)}"))
@@ -204,11 +210,6 @@ def _process_state(arguments: list[str]) -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = before[1]
-
-
-def _command(name: str) -> Callable[..., None]:
-    """Commands are imported when they run: most of them import torch."""
-    return cast(Callable[..., None], importlib.import_module(f"nas_cli.commands.{name}").run)
 
 
 def _folder(config: DictConfig, key: str) -> Path:

@@ -6,6 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from nas_cli import ranks
 from nas_cli.architecture import Json
 from nas_cli.data import NO_AUGMENTATION, Batch, Batches, ImageInfo, Part
 from nas_cli.errors import UnsupportedError
@@ -43,7 +44,7 @@ class NetworkTraining(EpochWork):
         )
         self.epochs = recipe.epochs
         self.steps_per_epoch = recipe.steps_per_epoch or len(self.data)
-        self.batch_size = self.images_per_step = recipe.batch_size
+        self.batch_size, self.images_per_step = recipe.batch_size // ranks.size(), recipe.batch_size
         self.descent = Descent(network.parameters(), recipe, self.epochs, self.steps_per_epoch)
         self.average = average_of(network, recipe.average_decay) if recipe.average_decay else None
         self.tally = Tally(trainer.device)
@@ -67,7 +68,7 @@ class NetworkTraining(EpochWork):
         self.descent.set_learning_rate(step)
         total_loss = torch.zeros((), device=self.trainer.device)
         for part, labels in zip(self.recipe.parts(mixed), self.recipe.parts(batch), strict=True):
-            with self.trainer.autocast():
+            with self.trainer.autocast(), self.trainer.synchronised():
                 logits, loss = self._forward(part)
             (loss / self.recipe.accumulate).backward()
             self.tally.add(loss, logits, labels.labels)
@@ -100,6 +101,7 @@ class NetworkTraining(EpochWork):
         self.descent.check(step, self.tally)
 
     def end_epoch(self, epoch: int) -> dict[str, Json]:
+        ranks.copy_from_first(list(self.network.buffers()))
         figures = self.tally.figures("train")
         self.tally = Tally(self.trainer.device)
         return {**figures, "learning_rate": self.descent.learning_rate}
@@ -109,7 +111,7 @@ class NetworkTraining(EpochWork):
             "network": self.network.state_dict(),
             "optimizer": self.descent.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average else None,
-            "tally": self.tally.sums,
+            "tally": self.tally.state(),
         }
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
@@ -156,4 +158,5 @@ def _in_order(part: Part, info: ImageInfo, batch_size: int) -> Batches:
         augmentation=NO_AUGMENTATION,
         shuffle=False,
         drop_last=False,
+        whole=True,
     )

@@ -95,6 +95,16 @@ class Recipe:
         if self.nesterov and self.momentum == 0:
             raise ConfigError("recipe.nesterov=true needs recipe.momentum above 0.")
 
+    def check_ranks(self, num_ranks: int) -> None:
+        """Raise ConfigError where a batch has not that many equal parts."""
+        parts = num_ranks * self.accumulate
+        if num_ranks > 1 and (self.batch_size % parts or self.batch_size < 2 * parts):
+            raise ConfigError(
+                f"recipe.batch_size={self.batch_size} is shared by the {num_ranks} processes of "
+                f"trainer.devices and trainer.nodes, in recipe.accumulate={self.accumulate} parts each. Set "
+                f"recipe.batch_size to a multiple of {parts}, at least {2 * parts}."
+            )
+
     def augmentation(self, info: ImageInfo) -> Augmentation:
         """What training images go through; images are mirrored only where that keeps their class."""
         shift = info.size // 8 if self.shift is None else self.shift

@@ -18,6 +18,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from nas_cli import ranks
 from nas_cli.architecture import Architecture, Json
 from nas_cli.budget import TRIES, Affordable
 from nas_cli.collapse import collapse_warning, gate_entropy, skip_shares, undecided_note
@@ -263,6 +264,7 @@ class WeightSharingStrategy(Strategy, EpochWork):
         super().__init__(problem)
         recipe, trainer, info = problem.recipe, problem.trainer, problem.data.info
         _refuse_without_effect(recipe)
+        _refuse_recomputing(problem)
         with seeded(problem.seed, "supernet"):
             self.supernet = trainer.place(problem.space.build_supernet(problem.supernet))
         weights_part, architecture_part = problem.data.split(recipe.weights_share, problem.seed)
@@ -279,7 +281,7 @@ class WeightSharingStrategy(Strategy, EpochWork):
         )
         self.epochs = recipe.epochs
         self.steps_per_epoch = recipe.steps_per_epoch or len(self.train_data)
-        self.batch_size, self.images_per_step = size, 2 * size
+        self.batch_size, self.images_per_step = size // ranks.size(), 2 * size
         self.descent = Descent(self.supernet.parameters(), recipe, self.epochs, self.steps_per_epoch)
         self.draws = stream(problem.seed, "paths", 0)
         self.train_tally, self.valid_tally = Tally(trainer.device), Tally(trainer.device)
@@ -318,7 +320,8 @@ class WeightSharingStrategy(Strategy, EpochWork):
 
     def validate(self, batch: Batch, gates: Sequence[Gate]) -> tuple[Tensor, Tensor]:
         """Loss and logits of a batch of the architecture's part under the gates, counted in the figures."""
-        with self.problem.trainer.autocast():
+        trainer = self.problem.trainer
+        with trainer.autocast(), trainer.synchronised():
             logits = self.supernet(batch.images, gates)
             loss = self.loss(logits, batch.labels, batch.images)
         self.valid_tally.add(loss, logits, batch.labels)
@@ -362,7 +365,7 @@ class WeightSharingStrategy(Strategy, EpochWork):
         parts = zip(problem.recipe.parts(mixed), problem.recipe.parts(batch), strict=True)
         total_loss = torch.zeros((), device=problem.trainer.device)
         for (part, unmixed), gates in itertools.product(parts, self.paths()):
-            with problem.trainer.autocast():
+            with problem.trainer.autocast(), problem.trainer.synchronised():
                 logits = self.supernet(part.images, gates)
                 loss = self.loss(logits, part.labels, part.images)
             (self.path_weight / problem.recipe.accumulate * loss).backward()
@@ -374,6 +377,7 @@ class WeightSharingStrategy(Strategy, EpochWork):
         self.descent.check(step, self.train_tally, self.valid_tally)
 
     def end_epoch(self, epoch: int) -> dict[str, Json]:
+        ranks.copy_from_first(list(self.supernet.buffers()))
         figures = {**self.train_tally.figures("train"), **self.valid_tally.figures("valid")}
         device = self.problem.trainer.device
         self.train_tally, self.valid_tally = Tally(device), Tally(device)
@@ -409,8 +413,8 @@ class WeightSharingStrategy(Strategy, EpochWork):
             "supernet": self.supernet.state_dict(),
             "supernet_options": asdict(self.problem.supernet),
             "optimizer": self.descent.optimizer.state_dict(),
-            "train_tally": self.train_tally.sums,
-            "valid_tally": self.valid_tally.sums,
+            "train_tally": self.train_tally.state(),
+            "valid_tally": self.valid_tally.state(),
             "architecture": self.architecture_state(),
         }
 
@@ -435,3 +439,11 @@ def _refuse_without_effect(recipe: Recipe) -> None:
                 f"recipe.{name}={getattr(recipe, name)} has no effect on a search with shared weights. "
                 f"Set recipe.{name}=0 for the search, and use it in `nas retrain`."
             )
+
+
+def _refuse_recomputing(problem: Problem) -> None:
+    if problem.trainer.sync_batch_norm and problem.supernet.checkpoint:
+        raise UnsupportedError(
+            "supernet.checkpoint=true does not go with trainer.sync_batch_norm=true: what is computed again "
+            "in the backward pass would not wait for the other processes. Leave one of them out."
+        )

@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from nas_cli import ranks
 from nas_cli.architecture import Json
 from nas_cli.data import Batch
 from nas_cli.errors import TrainingError
@@ -24,7 +25,7 @@ SHOWN = ("train_loss", "train_accuracy", "valid_accuracy", "images_per_second")
 
 
 class Tally:
-    """Loss and accuracy summed up on the device, read once an epoch."""
+    """Loss and accuracy summed up on the device, read once an epoch; then of all ranks together."""
 
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(3, device=device)
@@ -36,27 +37,37 @@ class Tally:
 
     def figures(self, prefix: str) -> dict[str, float]:
         """Mean loss, and accuracy in percent; nothing where nothing was added."""
-        loss, correct, count = self.sums.tolist()
+        loss, correct, count = ranks.total(self.sums).tolist()
         if not count:
             return {}
         return {f"{prefix}_loss": loss / count, f"{prefix}_accuracy": 100.0 * correct / count}
 
+    def state(self) -> Tensor:
+        """For a checkpoint: the sums of every rank (ranks, 3)."""
+        return ranks.gather(self.sums)
+
     def load(self, sums: Tensor) -> None:
-        """Go on from the sums of a checkpoint, which come on the CPU."""
-        self.sums.copy_(sums)
+        """Go on from the `state` of a checkpoint, which comes on the CPU."""
+        self.sums.copy_(sums.view(-1, 3)[ranks.rank()])
 
 
 def mean_of(gradients: Sequence[Sequence[Tensor]]) -> Sequence[Tensor]:
-    """The mean of each tensor over several lists of them."""
+    """The mean of each tensor over several lists of them, and over all ranks."""
     if len(gradients) == 1:
-        return gradients[0]
-    return [torch.stack(list(each)).mean(0) for each in zip(*gradients, strict=True)]
+        return ranks.average(gradients[0])
+    return ranks.average([torch.stack(list(each)).mean(0) for each in zip(*gradients, strict=True)])
 
 
 class Descent:
-    """SGD on some parameters under a recipe's schedule; a loss that is not finite stops it."""
+    """SGD on some parameters under a recipe's schedule; a loss that is not finite stops it.
+
+    Gradients are averaged over all ranks here and in `mean_of`, not by torch's DistributedDataParallel: that
+    hooks into one backward pass of one module, where a search has several passes a step under other gates,
+    differentiates with respect to the gates alone, and leaves out the weights of paths that did not run.
+    """
 
     def __init__(self, parameters: Iterable[nn.Parameter], recipe: Recipe, epochs: int, steps_per_epoch: int):
+        recipe.check_ranks(ranks.size())
         self.parameters = list(parameters)
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
@@ -81,10 +92,17 @@ class Descent:
         """Apply the gradients that `loss` left on the parameters, and clear them."""
         if loss.device.type == "cpu" and not torch.isfinite(loss):  # elsewhere `check` has to do
             raise self._diverged(f"The loss of step {step} is {loss.item()}")
+        self._average_gradients()
         if self.recipe.gradient_clip:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+    def _average_gradients(self) -> None:
+        """Over all ranks, which have them on the same parameters: they ran the same paths."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        for gradient, mean in zip(gradients, ranks.average(gradients), strict=True):
+            gradient.copy_(mean)
 
     def check(self, step: int, *tallies: Tally) -> None:
         """Raise TrainingError unless the epoch's losses and all weights are finite. Waits for the device."""
@@ -159,13 +177,14 @@ def run_epochs(work: EpochWork, run: Run | None = None, title: str = "") -> None
                 step += 1
                 if progress:
                     progress.move(step / work.steps_per_epoch)
-                if run and run.stop_requested:
+                if run and _is_stop_agreed(run):
                     work.check(step)
                     _save(work, run, epoch, step)
                     run.raise_if_stopped()
             work.check(step)
             figures = work.end_epoch(epoch)
             epoch += 1
+            ranks.check_same(figures, f"the end of epoch {epoch}")
             if run:
                 figures |= _pace(work, time.perf_counter() - started, step - first)
                 run.append_metrics({"epoch": epoch, **figures})
@@ -173,6 +192,14 @@ def run_epochs(work: EpochWork, run: Run | None = None, title: str = "") -> None
             if progress:
                 shown = {name: figures[name] for name in SHOWN if name in figures}
                 progress.update(epoch, **cast(dict[str, float], shown))
+
+
+def _is_stop_agreed(run: Run) -> bool:
+    """Whether a rank was asked to stop: then all stop after the same step."""
+    signal = ranks.greatest(run.signal_received or 0)
+    if signal:
+        run.stop(signal)
+    return signal > 0
 
 
 def _pace(work: EpochWork, seconds: float, num_steps: int) -> dict[str, Json]:

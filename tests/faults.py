@@ -192,9 +192,9 @@ def torn(content: bytes, rng: random.Random) -> bytes:
 def damaged(
     damage: Callable[[bytes, random.Random], bytes], name: str, case: Case, folder: Path, rng: random.Random
 ) -> None:
-    """A file of a run that was killed; of a checkpoint the one before it is there."""
+    """A file of a run that was killed; of a checkpoint, and what it goes on from, the one before is there."""
     process = case.start(folder)
-    least = folder / ("checkpoint.previous.pt" if name == "checkpoint.pt" else name)
+    least = folder / ("history.jsonl" if name == "history.jsonl" else "checkpoint.previous.pt")
     wait_for(process, lambda: least.exists() and least.stat().st_size > 0)
     time.sleep(rng.uniform(0.0, 0.3 * case.seconds))
     kill(process)

@@ -130,9 +130,9 @@ def test_a_signal_only_asks_to_stop(folder: Path, number: signal.Signals) -> Non
     def work() -> None:
         with Run.create(folder, "search", CONFIG) as run:
             run.raise_if_stopped()
-            assert not run.stop_requested
+            assert run.signal_received is None
             os.kill(os.getpid(), number)
-            assert run.stop_requested
+            assert run.signal_received == number
             run.raise_if_stopped()
 
     with pytest.raises(Interrupted, match=r"nas search --resume .*run") as stopped:
@@ -371,6 +371,22 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
         assert state is not None
         assert state["epoch"] == 3
     assert capsys.readouterr().err.count("goes on from the checkpoint before it") == 1
+
+
+def test_a_checkpoint_whose_metrics_are_lost_is_passed_over_for_the_one_before(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Run.create(folder, "search", CONFIG) as run:
+        for epoch in (1, 2):
+            run.append_metrics({"epoch": epoch})
+            run.save_checkpoint({"epoch": epoch})
+        metrics = run.path("metrics.jsonl")
+    metrics.write_bytes(metrics.read_bytes()[:-5])
+    assert Run.open(folder).load_checkpoint() == {"epoch": 2}
+    run.write_json("status.json", {**run.status(), "status": "interrupted"})
+    with Run.resume(folder, "search") as resumed:
+        assert resumed.load_checkpoint() == {"epoch": 1}
+    assert "lines that were written before it are lost" in capsys.readouterr().err
 
 
 def test_two_damaged_checkpoints_are_named(saved: Run) -> None:

@@ -7,7 +7,7 @@ from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from nas_cli import preflight
+from nas_cli import preflight, ranks
 from nas_cli.architecture import Architecture, Json
 from nas_cli.commands.setup import make_genotype, make_problem, make_tracker, plain
 from nas_cli.config import build
@@ -21,7 +21,7 @@ from nas_cli.executors.serial import Serial
 from nas_cli.progress import duration, print_table
 from nas_cli.report import report_after
 from nas_cli.run import Run
-from nas_cli.strategy import Found, Problem, SamplingStrategy, Strategy
+from nas_cli.strategy import Found, Problem, SamplingStrategy, Strategy, WeightSharingStrategy
 from nas_cli.supernet import Supernet
 
 
@@ -30,6 +30,7 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
     problem = make_problem(config)
     strategy = build(Strategy, config.strategy, problem)
     evaluator = make_evaluator(config, problem, strategy.supernet)
+    _check_together(strategy)
     strategy.check_evaluator(evaluator)
     executor = make_executor(config, strategy)
     tracker = make_tracker(config)
@@ -71,6 +72,16 @@ def make_executor(config: DictConfig, strategy: Strategy) -> Executor:
             "Leave executor out, or take a strategy that samples, such as strategy=evolution."
         )
     return executor
+
+
+def _check_together(strategy: Strategy) -> None:
+    """Raise UnsupportedError where several processes have no supernet to train together."""
+    if ranks.size() > 1 and not isinstance(strategy, WeightSharingStrategy):
+        raise UnsupportedError(
+            f"trainer.devices and trainer.nodes: {type(strategy).__name__} trains its candidates one by one, "
+            "and they are small. Leave both out, and score several candidates side by side with "
+            "executor=processes or executor=ray."
+        )
 
 
 def _make_evaluator_anew(config: Mapping[str, Json]) -> Evaluator:

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from nas_cli import ranks
 from nas_cli.architecture import Architecture, Genotype, GenotypeText, Json
 from nas_cli.budget import Affordable, Budget
 from nas_cli.config import build
@@ -31,7 +32,8 @@ def plain(config: DictConfig) -> dict[str, Json]:
 
 def load_images(config: DictConfig, trainer: Trainer) -> ImageData:
     """The data set in memory, on the device that trains on it; the jobs of a sweep share it."""
-    return _load(json.dumps(plain(config.dataset)), Path.cwd(), trainer.device)
+    with ranks.one_before_others():
+        return _load(json.dumps(plain(config.dataset)), Path.cwd(), trainer.device)
 
 
 @lru_cache(maxsize=1)

@@ -71,6 +71,7 @@ class SharedWeights(Evaluator):
             batch_size=recipe.batch_size,
             seed=problem.seed,
             augmentation=recipe.augmentation(info),
+            whole=True,
         )
         self.scores: dict[Architecture, float] = {}
 

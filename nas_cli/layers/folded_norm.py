@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nas_cli import ranks
 from nas_cli.layers.blocks import inner_products, sum_of_pixels
 from nas_cli.layers.pointwise import Context, images_of, pixels
 from nas_cli.layers.statistics import Statistics, running_statistics
+from nas_cli.layers.synchronised import is_synchronised
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ class _Terms:
         count, rows = groups[0].shape[1], len(points)
         mean = torch.cat([sum_of_pixels(blocks) for blocks in groups]) / count
         grams = torch.cat([inner_products(blocks, blocks) for blocks in groups])
+        if is_synchronised():
+            mean, grams = ranks.average([mean, grams])
         covariance = torch.baddbmm(grams, mean[:, :, None], mean[:, None, :], beta=1 / count, alpha=-1)
         through = torch.bmm(points, covariance.expand(rows, -1, -1))
         centre = torch.bmm(points, mean.expand(rows, -1)[:, :, None]).squeeze(2)
@@ -109,6 +113,7 @@ class _Terms:
 class _FoldContext(Context):
     eps: float
     terms: _Terms
+    synchronised: bool
 
 
 class _Fold(torch.autograd.Function):
@@ -124,7 +129,8 @@ class _Fold(torch.autograd.Function):
         ctx.eps, ctx.terms = eps, _Terms.of(groups, points, gates, eps)
         ctx.save_for_backward(points, gates, *groups)  # type: ignore[arg-type]  # torch takes None
         ctx.set_materialize_grads(False)
-        count = groups[0].shape[1]
+        ctx.synchronised = is_synchronised()  # a backward pass may be in another thread
+        count = groups[0].shape[1] * (ranks.size() if ctx.synchronised else 1)
         unbiased = ctx.terms.variance * (count / max(count - 1, 1))
         ctx.mark_non_differentiable(ctx.terms.centre, unbiased)
         return (*groups, *ctx.terms.folded(points), ctx.terms.centre, unbiased)
@@ -140,6 +146,8 @@ class _Fold(torch.autograd.Function):
             found = _differentiable_gradients(saved, ctx.eps, for_matrices, for_biases)
             through = [_sum(pair) for pair in zip(handed_on, found[2:], strict=True)]
             return None, found[0], found[1], *through
+        if ctx.synchronised:
+            for_matrices, for_biases = ranks.average([for_matrices, for_biases])
         for_points, for_gates, curvature, slope = _gradients(
             ctx.terms, points, gates, for_matrices.transpose(1, 2), for_biases
         )

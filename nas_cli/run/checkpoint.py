@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from nas_cli.errors import RunError
 from nas_cli.run.files import keep_and_write
@@ -13,10 +14,10 @@ from nas_cli.run.files import keep_and_write
 FORMAT = 1
 
 
-def save(path: Path, state: Mapping[str, object], fingerprint: str) -> None:
+def save(path: Path, state: Mapping[str, object], fingerprint: str, num_metrics: int) -> None:
     """Write the state with the fingerprint of the settings that it belongs to.
 
-    The last checkpoint is kept beside it, as `previous(path)`. After a crash at any moment one of the two
+    `num_metrics` lines of metrics were written before it. The last checkpoint is kept beside it, as `previous(path)`. After a crash at any moment one of the two
     is there and whole.
     """
     import torch
@@ -24,7 +25,8 @@ def save(path: Path, state: Mapping[str, object], fingerprint: str) -> None:
     content = dict(state)
     _check_plain(content, "state")
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, "fingerprint": fingerprint, "state": content}, buffer)
+    whole = {"format": FORMAT, "fingerprint": fingerprint, "metrics": num_metrics, "state": content}
+    torch.save(whole, buffer)
     keep_and_write(path, previous(path), buffer.getbuffer())
 
 
@@ -41,16 +43,22 @@ class Loaded:
     path: Path
 
 
-def load(path: Path, fingerprint: str, resume: str) -> Loaded | None:
+def load(path: Path, fingerprint: str, resume: str, num_metrics: int) -> Loaded | None:
     """Read the newest checkpoint that is whole; None where there is none yet.
 
+    One that was saved after more than `num_metrics` lines of metrics comes last: what it goes on from is lost.
     `resume` is the command that the message of damaged files tells the user to give.
     """
     present = [file for file in (path, previous(path)) if file.exists()]
-    for file in present:
-        content = read_archive(file)
-        if content is not None and content.keys() == {"format", "fingerprint", "state"}:
-            return Loaded(_checked(file, content, fingerprint), file)
+    whole = [
+        (file, content)
+        for file in present
+        if (content := read_archive(file)) is not None and {"format", "fingerprint", "state"} <= {*content}
+    ]
+    whole.sort(key=lambda found: cast(int, found[1].get("metrics", 0)) > num_metrics)
+    if whole:
+        file, content = whole[0]
+        return Loaded(_checked(file, content, fingerprint), file)
     if present:
         files = " and ".join(map(str, present))
         are, them = ("is", "that file") if len(present) == 1 else ("are", "both files")

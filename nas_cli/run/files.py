@@ -119,6 +119,10 @@ class JsonLines:
         """All whole records. Raises RunError naming the line that is no JSON object."""
         return [self._parse(number, line) for number, line in enumerate(self._whole_lines(), start=1)]
 
+    def count(self) -> int:
+        """How many whole lines there are."""
+        return len(self._whole_lines())
+
     def keep(self, count: int) -> None:
         """Keep the first `count` records: a resume takes back what its checkpoint does not know of."""
         lines = self._whole_lines()

@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import shlex
+import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -127,9 +128,16 @@ class Run:
             raise told
 
     @property
-    def stop_requested(self) -> bool:
-        """A signal came. A loop asks this wherever it could stop, saves, and calls `raise_if_stopped`."""
-        return self._signals.received is not None
+    def signal_received(self) -> int | None:
+        """The number of the signal that asks the run to stop.
+
+        A loop asks this wherever it could stop, saves, and calls `raise_if_stopped`.
+        """
+        return self._signals.received
+
+    def stop(self, signal: int) -> None:
+        """As if that signal had come."""
+        self._signals.received = self._signals.received or signal
 
     def raise_if_stopped(self) -> None:
         """Call it once the state is saved."""
@@ -179,19 +187,20 @@ class Run:
         """Tensors and plain values only. The lines and the seconds until now are safe with it."""
         self._metrics.sync()
         self._history.sync()
-        checkpoint.save(self.path("checkpoint.pt"), state, self._fingerprint())
+        checkpoint.save(self.path("checkpoint.pt"), state, self._fingerprint(), self._metrics.count())
         self._write_status("running")
 
     def load_checkpoint(self) -> dict[str, object] | None:
         """The last saved state, on the CPU; None where there is none. RunError: damaged, other settings."""
         newest = self.path("checkpoint.pt")
-        loaded = checkpoint.load(newest, self._fingerprint(), self.resume_command)
+        lines = self._metrics.count() if self.resumed else sys.maxsize  # one that is read wants the newest
+        loaded = checkpoint.load(newest, self._fingerprint(), self.resume_command, lines)
         if loaded is None:
             return None
         if loaded.path != newest:
             self.log.warning(
-                f"{newest} is missing or damaged. The run goes on from the checkpoint before it; what was "
-                "done since then is done again."
+                f"{newest} is missing or damaged, or lines that were written before it are lost. The run goes "
+                "on from the checkpoint before it; what was done since then is done again."
             )
             loaded.path.replace(newest)
         return loaded.state

@@ -9,8 +9,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from nas_cli import ranks
 from nas_cli.data import Batch
-from nas_cli.errors import ConfigError
+from nas_cli.errors import ConfigError, UnsupportedError
 from nas_cli.recipe import NonNegative, Positive, Share
 from nas_cli.seeds import stream
 from nas_cli.strategy import Problem, WeightSharingStrategy
@@ -47,6 +48,11 @@ class Darts(WeightSharingStrategy):
     ) -> None:
         _check_warmup(warmup_epochs, problem.recipe.epochs)
         _check_order(order, problem.recipe.accumulate)
+        if order == 2 and ranks.size() > 1:
+            raise UnsupportedError(
+                "strategy.order=2 differentiates through a step that several processes would have to take "
+                "together. Set strategy.order=1, or trainer.devices=1."
+            )
         super().__init__(problem)
         self.order = order
         self.hessian = hessian
@@ -121,7 +127,9 @@ class Darts(WeightSharingStrategy):
     def _gradient_of(self, part: Batch, draws: Tensor) -> Sequence[Tensor]:
         """All parts of a batch are under the same gates."""
         self.draws.set_state(draws)
-        return gradients_of(self._valid_loss(part, {}), self.architecture_parameters)
+        with self.problem.trainer.synchronised():
+            loss = self._valid_loss(part, {})
+        return gradients_of(loss, self.architecture_parameters)
 
     def _exact_gradient(self, train: Batch, valid: Batch, descent: Descent) -> Sequence[Tensor]:
         weights = dict(self.supernet.named_parameters())

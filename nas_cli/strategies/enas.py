@@ -7,6 +7,7 @@ from itertools import chain, islice
 import torch
 from torch import Tensor
 
+from nas_cli import ranks
 from nas_cli.architecture import Architecture, Json
 from nas_cli.controller import Controller, Reinforce, architectures_of
 from nas_cli.data import Batch
@@ -107,7 +108,9 @@ class Enas(WeightSharingStrategy):
         for architecture in architectures_of(picks):
             _, logits = self.validate(batch, self.supernet.gates_of(architecture))
             shares.append((logits.argmax(1) == batch.labels).float().mean())
-        return torch.stack(shares).cpu()  # the controller waits for the device here and nowhere else
+        return ranks.average([torch.stack(shares)])[
+            0
+        ].cpu()  # the controller waits for the device here and nowhere else
 
     def derive(self, run: Run, evaluator: Evaluator) -> Architecture:
         return Candidates(self.problem, self.candidates()).search(run, evaluator).architecture
