@@ -151,12 +151,9 @@ def _add_command(name: str, summary: str, *, resumable: bool = False) -> None:
         _refuse_together({"--cfg": cfg, "--info": info, "--multirun": multirun, "--resume": resume})
         request = Request(name, tuple(overrides or ()), config_dir, config_name, multirun)
         if resume is not None:
-            if overrides or config_name:
-                raise ConfigError(
-                    f"--resume goes on with the settings of {resume}; leave out {' '.join(overrides or [])}"
-                    f"{'--config-name' if config_name else ''}, or start a new run with them."
-                )
-            jobs.resume(name, resume, config_dir)
+            if config_name:
+                raise ConfigError(f"--resume goes on with the settings of {resume}; leave out --config-name.")
+            jobs.resume(name, resume, config_dir, overrides or [])
         elif cfg or info:
             jobs.show(request, [f"--cfg={cfg}"] if cfg else [f"--info={info}"])
         else:

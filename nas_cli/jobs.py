@@ -29,6 +29,9 @@ from nas_cli.config.preparation import prepare, quote
 from nas_cli.errors import ConfigError, InputError, Interrupted, NasError, RunError, TrainingError
 from nas_cli.sweep import Outcome, outcomes, table
 
+PLACE = ("trainer.node", "trainer.rendezvous")
+"""Settings that change where a run works, not what it finds."""
+
 
 class _ThroughHydra(BaseException):
     """Carries an error of a job past Hydra, which catches every Exception and prints lines of its own."""
@@ -106,16 +109,25 @@ def predict(request: Request, words: Sequence[str], *, form: str) -> None:
     launching.command("predict")(config, images=images, form=form)
 
 
-def resume(command: str, folder: Path, config_dir: Path | None) -> None:
-    """Go on with a run as its own config.yaml says, whatever `conf/` says today."""
+def resume(command: str, folder: Path, config_dir: Path | None, overrides: Sequence[str] = ()) -> None:
+    """Go on with a run as its own config.yaml says, whatever `conf/` says today.
+
+    What it says of the place alone may be given anew: each of several machines has its own number.
+    """
     from nas_cli.run import Run
 
+    if others := [word for word in overrides if word.partition("=")[0] not in PLACE]:
+        raise ConfigError(
+            f"--resume goes on with the settings of {folder}; leave out {' '.join(others)}, or start a new "
+            f"run with it. Only {' and '.join(PLACE)} may be given."
+        )
     run = Run.resume(folder, command)
     make_importable(config_dir)
     hydra_file = folder / ".hydra" / "hydra.yaml"
     if hydra_file.is_file():
         _make_importable(OmegaConf.load(hydra_file).hydra.runtime.config_sources)
-    config = OmegaConf.create(run.config)
+    config = OmegaConf.merge(OmegaConf.create(run.config), OmegaConf.from_dotlist(list(overrides)))
+    assert isinstance(config, DictConfig)
     check(config, settings_of(command))
     launching.run(command, config, folder, resume=True)
 

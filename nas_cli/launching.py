@@ -131,8 +131,12 @@ def _aside(job: _Job) -> Iterator[_Job]:
             shutil.copytree(job.folder, folder, ignore=shutil.ignore_patterns("tensorboard", "tracker.json"))
         config = job.config.copy()
         config.tracker = None
-        with redirect_stdout(nowhere), redirect_stderr(nowhere):
-            yield _Job(job.name, config, folder, job.resume)
+        try:
+            with redirect_stdout(nowhere), redirect_stderr(nowhere):
+                yield _Job(job.name, config, folder, job.resume)
+        except NasError as error:
+            error.args = (str(error).replace(str(folder), str(job.folder)), *error.args[1:])
+            raise
 
 
 def _launch(job: _Job) -> None:
@@ -150,7 +154,7 @@ def _launch(job: _Job) -> None:
         except ChildFailedError as error:
             forwarding.raise_if_ended()
             raise _as_raised(job, *error.get_first_failure()) from error
-    stopped = [result for result in results.values() if result]
+    stopped = [result for _, result in sorted(results.items()) if result]
     if stopped:
         raise Interrupted(*stopped[0])
     forwarding.raise_if_ended()

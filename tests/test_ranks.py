@@ -177,7 +177,10 @@ def test_a_batch_that_cannot_be_shared_is_refused(batch_size: int, accumulate: i
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["profile", "trainer.devices=2"], ["trainer.devices=2", "`nas profile` works on one device"]),
+        (
+            ["profile", "genotype=darts_v2", "trainer.devices=2"],
+            ["trainer.devices=2", "`nas profile` works on one device"],
+        ),
         (["latency", "trainer.devices=2"], ["trainer.devices=2", "`nas latency` works on one device"]),
         (["search", "-m", "trainer.nodes=2", "trainer.rendezvous=a:1", "seed=0,1"], ["Leave -m out"]),
         (["search", "trainer.devices=0"], ["trainer.devices=0", "at least 1"]),
@@ -284,6 +287,7 @@ def test_what_fails_in_the_processes_is_told_once(
 
 @pytest.mark.slow
 def test_two_machines_find_what_two_processes_find(tmp_path: Path) -> None:
+    """The second one is asked to stop; both do, and both go on."""
     alone, several = tmp_path / "alone", tmp_path / "several"
     finish(nas(*TOGETHER, f"hydra.run.dir={alone}"))
     address = [f"trainer.rendezvous=127.0.0.1:{free_port()}", "trainer.nodes=2", "trainer.devices=1"]
@@ -292,8 +296,15 @@ def test_two_machines_find_what_two_processes_find(tmp_path: Path) -> None:
         nas(*TOGETHER, *address, f"trainer.node={node}", f"hydra.run.dir={folder}")
         for node, folder in folders.items()
     ]
+    wait_for(nodes[0], (several / "metrics.jsonl").exists)
+    nodes[0].send_signal(signal.SIGTERM)
     for node in nodes:
-        finish(node)
+        ended(node, 143, "nas search --resume")
+    again = f"trainer.rendezvous=127.0.0.1:{free_port()}"
+    for process in [
+        nas("search", "--resume", str(several), again, f"trainer.node={node}") for node in (0, 1)
+    ]:
+        finish(process)
     assert outcome(several) == outcome(alone)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "several"]
 

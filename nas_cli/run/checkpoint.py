@@ -17,8 +17,8 @@ FORMAT = 1
 def save(path: Path, state: Mapping[str, object], fingerprint: str, num_metrics: int) -> None:
     """Write the state with the fingerprint of the settings that it belongs to.
 
-    `num_metrics` lines of metrics were written before it. The last checkpoint is kept beside it, as `previous(path)`. After a crash at any moment one of the two
-    is there and whole.
+    `num_metrics` lines of metrics were written before it. The last checkpoint is kept beside it, as
+    `previous(path)`. After a crash at any moment one of the two is there and whole.
     """
     import torch
 
@@ -46,7 +46,7 @@ class Loaded:
 def load(path: Path, fingerprint: str, resume: str, num_metrics: int) -> Loaded | None:
     """Read the newest checkpoint that is whole; None where there is none yet.
 
-    One that was saved after more than `num_metrics` lines of metrics comes last: what it goes on from is lost.
+    One that was saved after more than `num_metrics` lines of metrics comes last: some of those are lost.
     `resume` is the command that the message of damaged files tells the user to give.
     """
     present = [file for file in (path, previous(path)) if file.exists()]

@@ -199,8 +199,8 @@ class Run:
             return None
         if loaded.path != newest:
             self.log.warning(
-                f"{newest} is missing or damaged, or lines that were written before it are lost. The run goes "
-                "on from the checkpoint before it; what was done since then is done again."
+                f"{newest} is missing or damaged, or lines that were written before it are lost. The run "
+                "goes on from the checkpoint before it; what was done since then is done again."
             )
             loaded.path.replace(newest)
         return loaded.state
