@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nas_cli.cli import main
 
@@ -48,12 +49,41 @@ def test_a_sweep_of_four_jobs_tells_of_all(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "sweep" / "report.html").is_file()
 
 
-def test_a_launcher_that_is_not_installed_is_named_with_its_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.slow
+def test_optuna_chooses_the_jobs_by_what_was_scored(tmp_path: Path) -> None:
+    if importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
+        pytest.skip("hydra-optuna-sweeper is not installed")
+    sweeper = ["direction=maximize", "n_trials=4", "n_jobs=1", "sampler.seed=0"]
+    words = ["genotype=darts_v2", "space.num_cells=3", "space.channels=4", "recipe=smoke", "preflight=false"]
+    swept = ["recipe.learning_rate=tag(log, interval(0.005, 0.2))", "recipe.cutout=choice(0, 2)"]
+    done = subprocess.run(
+        [sys.executable, "-m", "nas_cli", "retrain", "-m", "hydra/sweeper=optuna", *words, *swept,
+         *(f"hydra.sweeper.{setting}" for setting in sweeper), "hydra.sweep.dir=sweep"],
+        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("sweep/")]
+    best = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
+    assert [line[1] for line in lines] == ["done"] * 4
+    assert best["best_value"] == pytest.approx(max(float(line[2]) for line in lines), abs=1e-4)
+    assert set(best["best_params"]) == {"recipe.learning_rate", "recipe.cutout"}
+
+
+@pytest.mark.parametrize(
+    ("override", "extra"),
+    [("hydra/launcher=submitit_slurm", "submitit"), ("hydra/sweeper=optuna", "optuna")],
+)
+def test_a_plugin_that_is_not_installed_is_named_with_its_extra(
+    override: str,
+    extra: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
+    kind = override.partition("=")[0].removeprefix("hydra/")
+    if importlib.util.find_spec(f"hydra_plugins.hydra_{extra}_{kind}"):
         pytest.skip("it is installed")
     monkeypatch.chdir(tmp_path)
-    assert main(["search", "-m", "hydra/launcher=submitit_slurm", "seed=0,1"]) == 2
-    assert "pip install 'nas-cli[submitit]'" in capsys.readouterr().err
+    assert main(["search", "-m", override, "seed=0,1"]) == 2
+    assert f"pip install 'nas-cli[{extra}]'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

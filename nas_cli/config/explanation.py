@@ -12,8 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 from nas_cli.catalogue import did_you_mean
 
 KEY_AND_VALUE = re.compile(r"([~+]{0,2})([\w./@]+)(?:=(.*))?", re.DOTALL)
-PLUGINS = {"joblib": "joblib", "ray": "ray", "submitit_local": "submitit", "submitit_slurm": "submitit"}
-"""Launchers that are packages of their own: {option: our extra that brings it}."""
+PLUGINS = {
+    "hydra/launcher=joblib": "joblib",
+    "hydra/launcher=ray": "ray",
+    "hydra/launcher=submitit_local": "submitit",
+    "hydra/launcher=submitit_slurm": "submitit",
+    "hydra/sweeper=optuna": "optuna",
+}
+"""Launchers and sweepers that are packages of their own: {override: our extra that brings it}."""
 NOISE = ("See ", "Search path", "Config search path", "provider=", "full_key", "object_type", "reference")
 
 
@@ -39,8 +45,9 @@ def _hydras_own(overrides: Sequence[str]) -> str:
 def _missing_plugins(overrides: Sequence[str], error: Exception) -> Iterator[str]:
     for override in overrides:
         _, key, value = _split(override)
-        if key == "hydra/launcher" and value in PLUGINS and f"{key}/{value}" in str(error):
-            yield f"{override} needs a package: pip install 'nas-cli[{PLUGINS[value]}]', or leave it out."
+        extra = PLUGINS.get(f"{key}={value}")
+        if extra and f"{key}/{value}" in str(error):
+            yield f"{override} needs a package: pip install 'nas-cli[{extra}]', or leave it out."
 
 
 def keys_of(config: DictConfig) -> list[str]:
