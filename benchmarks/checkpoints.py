@@ -31,10 +31,9 @@ def main() -> None:
         run = Run.open(Path(folder) / "run")
         size = (run.folder / "checkpoint.pt").stat().st_size
         share = sum(seconds) / run.seconds
-    print(
-        f"{len(seconds)} checkpoints of {size / 2**20:.1f} MB, {1e3 * sum(seconds) / len(seconds):.1f} ms each: "
-        f"{100 * share:.2f} % of {run.seconds:.1f} s"
-    )
+    each = 1e3 * sum(seconds) / len(seconds)
+    print(f"{len(seconds)} checkpoints of {size / 2**20:.1f} MB, {each:.1f} ms each:", end=" ")
+    print(f"{100 * share:.2f} % of {run.seconds:.1f} s")
 
 
 if __name__ == "__main__":
