@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from nas_cli import ranks
 from nas_cli.architecture import Architecture, Json
 from nas_cli.budget import CostMeter
 from nas_cli.data import Part
@@ -89,7 +90,8 @@ class Room:
 
     def check_memory(self, piece: Piece, peaks: Mapping[int, float]) -> None:
         """`peaks`: bytes by the number of images. Raises ConfigError where the whole batch is too much."""
-        free, needed = free_memory(self.device), HEADROOM * peaks[piece.batch_size]
+        sharing = ranks.local_size() if self.device.type == "cpu" else 1
+        free, needed = free_memory(self.device) / sharing, HEADROOM * peaks[piece.batch_size]
         if needed <= free:
             return
         fewer = max((size for size, peak in peaks.items() if HEADROOM * peak <= free), default=None)

@@ -30,6 +30,11 @@ def rank() -> int:
     return distributed.get_rank() if size() > 1 else 0
 
 
+def local_size() -> int:
+    """How many there are on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if size() > 1 else 1
+
+
 @contextmanager
 def joined(device: str) -> Iterator[None]:
     """Meet the others, as the environment variables of torch's launcher say; part at the end.
@@ -61,8 +66,6 @@ def total(tensor: Tensor) -> Tensor:
 
 def gather(tensor: Tensor) -> Tensor:
     """That of each rank, stacked: (ranks, ...)."""
-    import torch
-
     if size() == 1:
         return tensor.unsqueeze(0)
     found = [torch.empty_like(tensor) for _ in range(size())]
@@ -121,8 +124,6 @@ def _on_host(value: int) -> Tensor:
 
 
 def _totals(tensors: Sequence[Tensor]) -> list[Tensor]:
-    import torch
-
     flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
     with _together():
         distributed.all_reduce(flat)
