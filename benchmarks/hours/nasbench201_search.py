@@ -24,7 +24,7 @@ FASTER = "strategy.learning_rate=1e-2"
 """Thirty times the papers' rate of the architecture, for a fifth of the benchmark's steps."""
 
 SETTINGS: dict[str, list[str]] = {
-    "darts": [FASTER, "recipe.epochs=64"],
+    "darts": [FASTER],
     "darts_es": [FASTER],
     "beta_darts": [FASTER],
     "drnas": [FASTER],
