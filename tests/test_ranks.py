@@ -70,6 +70,10 @@ def trained_network(recipe: Recipe, trainer: Trainer) -> NetworkTraining:
     return NetworkTraining(network, data.train, data.info, recipe=recipe, trainer=trainer, seed=0)
 
 
+def in_double(batch: Batch) -> Batch:
+    return Batch(batch.images.double(), batch.labels)
+
+
 def search_of(name: str, recipe: Recipe, trainer: Trainer) -> WeightSharingStrategy:
     side_by_side = name in ("ofa", "proxyless")
     space = (
@@ -81,6 +85,8 @@ def search_of(name: str, recipe: Recipe, trainer: Trainer) -> WeightSharingStrat
     strategy = build(Strategy, node_of("strategy", name, SMALL_SEARCH), problem)
     assert isinstance(strategy, WeightSharingStrategy)
     strategy.supernet.double()
+    read = strategy.valid_data.batch
+    strategy.valid_data.batch = lambda step: in_double(read(step))  # type: ignore[method-assign]
     return strategy
 
 
@@ -94,7 +100,7 @@ def losses(name: str, num_ranks: int = 1) -> tuple[list[float], dict[str, object
         work.start_epoch(0)
         sums = []
         for step, batches in enumerate(work.batches(0, work.steps_per_epoch)):
-            work.step(step, *(Batch(batch.images.double(), batch.labels) for batch in batches))
+            work.step(step, *map(in_double, batches))
             sums.append(float(ranks.total(tally.sums)[0]))
         return sums, dict(work.end_epoch(0))
 
