@@ -1,15 +1,16 @@
 """What a network costs: parameters and multiply-adds, counted without training it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from nas_cli.data import ImageInfo
+from nas_cli.stand_ins import StandIns
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ OTHER_PRODUCTS = frozenset(
 )
 
 
-class _ByShape(TorchFunctionMode):
+class _ByShape(StandIns):
     """Convolutions and linear layers give zeros of the right size, norms what they get; no weight is read.
 
     What is left, such as sums and pools, is computed for one image: on the meta device each of them is a
@@ -81,25 +82,11 @@ class _ByShape(TorchFunctionMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(
+            dict.fromkeys(OTHER_PRODUCTS, _refuse)
+            | {F.batch_norm: _as_it_was, F.conv2d: self._convolved, F.linear: self._transformed}
+        )
         self.total = 0
-        self.stand_ins: dict[object, Callable[..., Tensor]] = {
-            F.batch_norm: _as_it_was,
-            F.conv2d: self._convolved,
-            F.linear: self._transformed,
-        }
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Tensor],
-        types: object,
-        args: tuple[Tensor, ...] = (),
-        kwargs: Mapping[str, Tensor] | None = None,
-    ) -> Tensor:
-        if func in OTHER_PRODUCTS:
-            raise _OtherProductError
-        result: Tensor = self.stand_ins.get(func, func)(*args, **kwargs or {})
-        return result
 
     def _convolved(  # noqa: PLR0917  torch's own signature
         self,
@@ -127,6 +114,10 @@ class _ByShape(TorchFunctionMode):
             raise _OtherProductError
         self.total += x.shape[:-1].numel() * weight.numel()
         return x.new_zeros(*x.shape[:-1], weight.shape[0])
+
+
+def _refuse(*operands: Tensor, **settings: float) -> NoReturn:
+    raise _OtherProductError
 
 
 def _as_it_was(x: Tensor, *statistics: Tensor, **settings: float) -> Tensor:

@@ -5,7 +5,7 @@ a mean over ranks is the mean of the gradients: a rank goes on with the sum of a
 average of the weights' gradients at the end is that of the whole batch.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
-from torch.overrides import TorchFunctionMode
 
 from nas_cli import ranks
+from nas_cli.stand_ins import StandIns
 
 _active = ContextVar("synchronised", default=False)
 
@@ -33,22 +33,10 @@ def synchronised(wanted: bool) -> Iterator[None]:
         return
     before = _active.set(True)
     try:
-        with _BatchNorms():
+        with StandIns({F.batch_norm: batch_norm}):
             yield
     finally:
         _active.reset(before)
-
-
-class _BatchNorms(TorchFunctionMode):
-    def __torch_function__(
-        self,
-        func: Callable[..., Tensor],
-        types: object,
-        args: tuple[Tensor, ...] = (),
-        kwargs: Mapping[str, Tensor] | None = None,
-    ) -> Tensor:
-        called: Callable[..., Tensor] = batch_norm if func is F.batch_norm else func
-        return called(*args, **kwargs or {})
 
 
 def batch_norm(  # noqa: PLR0917  torch's own signature
