@@ -6,6 +6,7 @@ import json
 import logging
 import random
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,53 +16,73 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from nas_cli.architecture import Architecture
-from nas_cli.cost import evaluation_mode
 from nas_cli.data import ImageInfo
 from nas_cli.errors import ConfigError
 from nas_cli.space import SearchSpace
-from nas_cli.supernet import Gate, Supernet, SupernetOptions
+from nas_cli.supernet import Gate, Pick, SupernetOptions
 from nas_cli.timing import Conditions, forward_of, measure, measure_networks, name_of
 
-FORMAT = 2
+FORMAT = 3
 SAMPLES = 200
 """Of so many architectures those are taken that lie at even distances."""
 
 
 @dataclass(frozen=True)
-class LatencyTable:
-    """What each candidate of a space's supernet adds to a network's latency, in milliseconds.
+class Term:
+    """The milliseconds of what an architecture has where all of these candidates are picked."""
 
-    `entries[k][row][candidate]` sums up all places of the network that run it; `fixed_ms` is the rest of
-    the network. `fingerprint` says for which space, size and images it was made.
+    picks: tuple[Pick, ...]
+    ms: float
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """What each candidate of a space's supernet, or several of them together, add to a network's latency.
+
+    `fixed_ms` is the rest of the network. `fingerprint` says for which space, size and images it was made.
     """
 
     conditions: Conditions
     fingerprint: str
     fixed_ms: float
-    entries: list[list[list[float]]]
+    terms: tuple[Term, ...]
     format: int = FORMAT
 
     def expected(self, weights: Sequence[Tensor]) -> Tensor:
-        """The latency that gates of these weights (rows, candidates) are expected to have; differentiable."""
-        parts = [
-            (rows * torch.tensor(entry, dtype=rows.dtype, device=rows.device)).sum()
-            for rows, entry in zip(weights, self.entries, strict=True)
+        """The latency that gates of these weights (rows, candidates) are expected to have; differentiable.
+
+        The rows are drawn independently, so that several picks have the product of their weights.
+        """
+        one = torch.ones_like(weights[0].flatten()[:1])
+        flat = torch.cat([*(rows.flatten() for rows in weights), one])
+        places = torch.tensor(self._places([rows.shape for rows in weights]), device=flat.device)
+        times = torch.tensor([term.ms for term in self.terms], dtype=flat.dtype, device=flat.device)
+        return flat[places].prod(1) @ times + self.fixed_ms
+
+    def _places(self, shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+        """Where the weights of each term's picks are when all follow one another; -1 fills short rows up."""
+        starts = [0, *itertools.accumulate(rows * candidates for rows, candidates in shapes)]
+        most = max(len(term.picks) for term in self.terms)
+        found = [
+            [starts[gate] + row * shapes[gate][1] + candidate for gate, row, candidate in term.picks]
+            for term in self.terms
         ]
-        return torch.stack(parts).sum() + self.fixed_ms
+        return [[*places, *([-1] * (most - len(places)))] for places in found]
 
     def predict(self, gates: Sequence[Gate]) -> float:
         """The latency of the architecture that the gates open."""
-        return self.fixed_ms + sum(
-            entry[row][candidate]
-            for gate, entry in zip(gates, self.entries, strict=True)
+        opened = {
+            (k, row, candidate)
+            for k, gate in enumerate(gates)
             for row, active in enumerate(gate.active)
             for candidate in active
-        )
+        }
+        return self.fixed_ms + sum(term.ms for term in self.terms if opened.issuperset(term.picks))
 
     def predictor(self, space: SearchSpace) -> Callable[[Architecture], float]:
         """`predict` of the space's architectures."""
         with torch.device("meta"):
-            supernet = space.build_supernet(SupernetOptions(form="side_by_side"))
+            supernet = space.build_supernet(SupernetOptions())
         return lambda architecture: self.predict(supernet.gates_of(architecture))
 
     def to_json(self) -> str:
@@ -108,22 +129,22 @@ def measure_table(
     """Time every candidate of the space once for each of its shapes, then some networks to fit the sums to.
 
     In a network a candidate finds other data in the caches than by itself, and sums and joins cost too: so
-    all entries are multiplied by one factor, and what networks take beside them is `fixed_ms`.
+    all terms are multiplied by one factor, and what networks take beside them is `fixed_ms`.
     Raises UnsupportedError where the candidates of the space are no modules of their own.
     """
-    supernet = _plain_supernet(space)
-    sites = Sites.of(supernet, info, conditions.batch_size)
+    sites = Sites.of(space, info, conditions.batch_size)
     times = _time_once_each(sites, conditions)
-    entries = [
-        [[sum(times[site] for site in found) for found in row] for row in gate] for gate in sites.places
-    ]
-    sums = LatencyTable(conditions, sites.fingerprint, 0.0, entries)
+    terms = tuple(
+        Term(picks, sum(count * times[site] for site, count in found.items()))
+        for picks, found in sites.terms.items()
+    )
+    sums = LatencyTable(conditions, sites.fingerprint, 0.0, terms)
     predict = sums.predictor(space)
     architectures = spread_over(space, predict, num_networks, seed=0)
     measured = [timing.median for timing in measure_networks(space, info, architectures, conditions)]
     factor, rest = _line([predict(architecture) for architecture in architectures], measured)
-    scaled = [[[factor * time for time in row] for row in gate] for gate in entries]
-    return replace(sums, fixed_ms=rest, entries=scaled)
+    scaled = tuple(replace(term, ms=factor * term.ms) for term in terms)
+    return replace(sums, fixed_ms=rest, terms=scaled)
 
 
 def _line(sums: Sequence[float], measured: Sequence[float]) -> tuple[float, float]:
@@ -159,7 +180,7 @@ def spread_over(
 def fingerprint_of(space: SearchSpace, info: ImageInfo) -> str:
     """Equal for spaces whose candidates are the same and read images of the same shapes."""
     with torch.device("meta"):
-        return Sites.of(_plain_supernet(space), info, batch_size=2).fingerprint
+        return Sites.of(space, info, batch_size=2).fingerprint
 
 
 Site = tuple[str, tuple[int, ...]]
@@ -168,67 +189,34 @@ Site = tuple[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Sites:
-    """`places[gate][row][candidate]`: all sites that run where it is picked. `modules`: one for each site.
+    """`terms[picks][site]`: how many modules of that site run where these are picked.
 
-    The sites are those of the published networks, which may differ from the supernet's.
+    `modules`: one for each site. They are those of the published networks, which may differ from the
+    supernet's.
     """
 
-    places: list[list[list[list[Site]]]]
-    modules: dict[Site, nn.Module]
+    terms: Mapping[tuple[Pick, ...], Mapping[Site, int]]
+    modules: Mapping[Site, nn.Module]
 
     @staticmethod
-    def of(supernet: Supernet, info: ImageInfo, batch_size: int) -> "Sites":
-        shapes = _input_shapes(supernet, info, batch_size)
+    def of(space: SearchSpace, info: ImageInfo, batch_size: int) -> "Sites":
+        supernet = space.build_supernet(SupernetOptions(plain=True))
+        terms: dict[tuple[Pick, ...], dict[Site, int]] = defaultdict(lambda: defaultdict(int))
         modules: dict[Site, nn.Module] = {}
-
-        def sites_of(gate: int, row: int, candidate: int) -> list[Site]:
-            pairs = zip(
-                supernet.candidate_modules(gate, row, candidate),
-                supernet.final_modules(gate, row, candidate),
-                strict=True,
-            )
-            final = {id(module): alone for module, alone in pairs if id(module) in shapes}
-            found = [(str(module), shapes[place]) for place, module in final.items()]
-            modules.update(zip(found, final.values(), strict=True))
-            return found
-
-        places = [
-            [[sites_of(gate, row, k) for k in range(count)] for row in range(rows)]
-            for gate, (rows, count) in enumerate(supernet.gate_shapes)
-        ]
-        return Sites(places, modules)
+        for part in supernet.parts(info, batch_size):
+            site = str(part.module), part.shape
+            terms[part.picks][site] += part.count
+            modules.setdefault(site, part.module)
+        return Sites(terms, modules)
 
     @property
     def fingerprint(self) -> str:
         """Does not depend on how many images are read at a time."""
         text = [
-            [[[(what, shape[1:]) for what, shape in found] for found in row] for row in gate]
-            for gate in self.places
+            [picks, [(what, shape[1:], count) for (what, shape), count in found.items()]]
+            for picks, found in self.terms.items()
         ]
         return hashlib.blake2b(json.dumps(text).encode(), digest_size=16).hexdigest()
-
-
-def _plain_supernet(space: SearchSpace) -> Supernet:
-    return space.build_supernet(SupernetOptions(form="side_by_side", plain=True))
-
-
-def _input_shapes(supernet: Supernet, info: ImageInfo, batch_size: int) -> dict[int, tuple[int, ...]]:
-    """{id(module): the shape it reads} of every module that runs when all gates are open."""
-    shapes: dict[int, tuple[int, ...]] = {}
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if isinstance(inputs[0], Tensor):
-            shapes[id(module)] = tuple(inputs[0].shape)
-
-    hooks = [module.register_forward_pre_hook(note) for module in supernet.modules()]
-    device = next(supernet.parameters()).device
-    images = torch.zeros(batch_size, info.channels, info.size, info.size, device=device)
-    gates = [Gate.soft(torch.full(shape, 1 / shape[1], device=device)) for shape in supernet.gate_shapes]
-    with evaluation_mode(supernet), torch.no_grad():
-        supernet(images, gates)
-    for hook in hooks:
-        hook.remove()
-    return shapes
 
 
 def _time_once_each(sites: Sites, conditions: Conditions) -> Mapping[Site, float]:

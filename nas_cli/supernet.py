@@ -1,7 +1,8 @@
 """A supernet: one network that holds every architecture of a space and computes what the gates say."""
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nas_cli.architecture import Architecture
+from nas_cli.cost import evaluation_mode
+from nas_cli.data import ImageInfo
 from nas_cli.errors import UnsupportedError
 
 
@@ -88,6 +91,23 @@ _OTHER_FORM: dict[Form, str] = {
 }
 
 
+Pick = tuple[int, int, int]
+"""A candidate of a row of a gate: (gate, row, candidate)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What the networks of a space have where all of `picks` are made: so often that module.
+
+    `module` is as `SearchSpace.build` makes it, and reads tensors of that shape.
+    """
+
+    picks: tuple[Pick, ...]
+    module: nn.Module
+    shape: tuple[int, ...]
+    count: int = 1
+
+
 class Supernet(nn.Module, ABC):
     """What a space's supernet owes its strategies; it knows none: a relaxation is a way to compute gates.
 
@@ -112,7 +132,7 @@ class Supernet(nn.Module, ABC):
         )
 
     def candidate_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
-        """The modules, all over the network, that run where this candidate is picked.
+        """The modules, all over the supernet, that run where this candidate is picked.
 
         Raises UnsupportedError where candidates are no modules of their own.
         """
@@ -124,6 +144,38 @@ class Supernet(nn.Module, ABC):
     def final_modules(self, gate: int, row: int, candidate: int) -> list[nn.Module]:
         """What `SearchSpace.build` has in place of each of `candidate_modules`: the same, or new ones."""
         return self.candidate_modules(gate, row, candidate)
+
+    def parts(self, info: ImageInfo, batch_size: int) -> Iterator[Part]:
+        """All that some networks have and others have not, for the images of one batch.
+
+        Raises UnsupportedError where candidates are no modules of their own.
+        """
+        shapes = self.input_shapes(info, batch_size)
+        for gate, (rows, count) in enumerate(self.gate_shapes):
+            for row, candidate in itertools.product(range(rows), range(count)):
+                modules = self.candidate_modules(gate, row, candidate)
+                final = zip(modules, self.final_modules(gate, row, candidate), strict=True)
+                for place, module in {id(module): alone for module, alone in final}.items():
+                    if place in shapes:
+                        yield Part(((gate, row, candidate),), module, shapes[place])
+
+    def input_shapes(self, info: ImageInfo, batch_size: int) -> dict[int, tuple[int, ...]]:
+        """{id(module): the shape it reads} of every module that runs when all gates are open."""
+        shapes: dict[int, tuple[int, ...]] = {}
+
+        def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if isinstance(inputs[0], Tensor):
+                shapes[id(module)] = tuple(inputs[0].shape)
+
+        hooks = [module.register_forward_pre_hook(note) for module in self.modules()]
+        device = next(self.parameters()).device
+        images = torch.zeros(batch_size, info.channels, info.size, info.size, device=device)
+        gates = [Gate.soft(torch.full(shape, 1 / shape[1], device=device)) for shape in self.gate_shapes]
+        with evaluation_mode(self), torch.no_grad():
+            self(images, gates)
+        for hook in hooks:
+            hook.remove()
+        return shapes
 
     def sort_channels(self, narrowest: int | None = None) -> None:
         """Bring the important ones first of the channels that narrower candidates share with wider ones.

@@ -10,7 +10,7 @@ import torch
 
 from nas_cli.data import ImageInfo
 from nas_cli.errors import ConfigError, UnsupportedError
-from nas_cli.latency import LatencyTable, fingerprint_of, measure_table, spread_over
+from nas_cli.latency import LatencyTable, Term, fingerprint_of, measure_table, spread_over
 from nas_cli.spaces.nasbench201 import NasBench201
 from nas_cli.supernet import Gate
 from nas_cli.timing import Conditions, measure, measure_networks
@@ -18,7 +18,14 @@ from tests.toy import INFO, ToySpace
 
 IMAGES = ImageInfo(channels=3, size=8, class_names=("a", "b"), mean=(0.5,) * 3, std=(0.2,) * 3, mirror=True)
 CONDITIONS = Conditions("a processor", "cpu", threads=1, batch_size=2)
-TABLE = LatencyTable(CONDITIONS, "print", 1.0, [[[0.0, 2.0], [4.0, 8.0]], [[16.0, 32.0]]])
+TERMS = (
+    Term(((0, 0, 1),), 2.0),
+    Term(((0, 1, 0),), 4.0),
+    Term(((0, 1, 1),), 8.0),
+    Term(((1, 0, 0),), 16.0),
+    Term(((0, 0, 1), (1, 0, 1)), 32.0),
+)
+TABLE = LatencyTable(CONDITIONS, "print", 1.0, TERMS)
 
 
 def small_space(channels: int = 4) -> NasBench201:
@@ -26,13 +33,24 @@ def small_space(channels: int = 4) -> NasBench201:
 
 
 def test_the_expected_latency_is_the_weighted_sum_and_the_fixed_part() -> None:
+    weights = [torch.tensor([[0.5, 0.5], [0.25, 0.75]]), torch.tensor([[0.75, 0.25]])]
+    assert TABLE.expected(weights).item() == 1.0 + 1.0 + 7.0 + 12.0 + 32.0 / 8
+
+
+def test_the_expected_latency_has_a_gradient_for_every_weight() -> None:
     weights = [torch.tensor([[0.5, 0.5], [0.25, 0.75]]), torch.tensor([[1.0, 0.0]])]
-    assert TABLE.expected(weights).item() == 1.0 + 1.0 + 7.0 + 16.0
+    for rows in weights:
+        rows.requires_grad_()
+    slopes = torch.autograd.grad(TABLE.expected(weights), weights)
+    assert [slope.tolist() for slope in slopes] == [[[0.0, 2.0], [4.0, 8.0]], [[16.0, 16.0]]]
 
 
 def test_the_predicted_latency_is_the_sum_of_what_runs() -> None:
     like = torch.zeros(())
     assert TABLE.predict([Gate.one_hot([1, None], 2, like), Gate.one_hot([0], 2, like)]) == 1.0 + 2.0 + 16.0
+    assert (
+        TABLE.predict([Gate.one_hot([1, 0], 2, like), Gate.one_hot([1], 2, like)]) == 1.0 + 2.0 + 4.0 + 32.0
+    )
 
 
 def test_a_table_comes_back_from_its_file(tmp_path: Path) -> None:
@@ -53,17 +71,17 @@ def test_a_missing_file_and_a_later_format_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="There is no latency table"):
         LatencyTable.read(tmp_path / "none.json")
     file = tmp_path / "later.json"
-    file.write_text(json.dumps(json.loads(TABLE.to_json()) | {"format": 3}))
-    with pytest.raises(ConfigError, match="format 3"):
+    file.write_text(json.dumps(json.loads(TABLE.to_json()) | {"format": 4}))
+    with pytest.raises(ConfigError, match="format 4"):
         LatencyTable.read(file)
 
 
 def test_a_measured_table_has_a_time_for_every_candidate_but_those_that_do_nothing() -> None:
     table = measure_table(small_space(), IMAGES, CONDITIONS, num_networks=2)
-    assert [[len(row) for row in gate] for gate in table.entries] == [[5, 5, 5], [5, 5], [5]]
-    none, skip, _, convolution, _ = table.entries[0][0]
-    assert none == 0.0
-    assert 0.0 <= skip < convolution
+    times = {term.picks: term.ms for term in table.terms}
+    rows = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0)]
+    assert set(times) == {((*row, candidate),) for row in rows for candidate in (1, 2, 3, 4)}
+    assert 0.0 <= times[(0, 0, 1),] < times[(0, 0, 3),]
 
 
 def test_a_table_of_another_size_of_the_space_is_refused() -> None:

@@ -79,6 +79,11 @@ class ChainNetwork(nn.Module):
         return logits
 
 
+def make_end(width: int, num_classes: int) -> nn.Sequential:
+    """What follows the last stage, as one module."""
+    return nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), Classifier(width, num_classes))
+
+
 def _make_layers(stage: Stage) -> nn.Sequential:
     operations = (make_operation(stage.operation, stage.width, FIXED) for _ in range(stage.num_working))
     return nn.Sequential(*(ResidualLayer(operation) for operation in operations))

@@ -1,6 +1,6 @@
 """How deep and how wide: a chain of stages with a choice of depth, and of channels and operation a stage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, cast
 
 import torch
@@ -12,17 +12,19 @@ from nas_cli.data import ImageInfo
 from nas_cli.errors import ConfigError, UnsupportedError
 from nas_cli.layers.checkpointing import step_of
 from nas_cli.layers.sliced import (
+    FIXED,
     PLAIN_SLICED,
     SLICED,
     Operation,
     SlicedBatchNorm,
     SlicedClassifier,
+    make_operation,
     take_slices,
 )
-from nas_cli.layers.stages import ChainNetwork, MixedLayer, Stage, make_entries
+from nas_cli.layers.stages import ChainNetwork, MixedLayer, ResidualLayer, Stage, make_end, make_entries
 from nas_cli.layers.stem import check_image_size
 from nas_cli.space import CellGraph, SearchSpace, ascending
-from nas_cli.supernet import Gate, Supernet, SupernetOptions
+from nas_cli.supernet import Gate, Part, Pick, Supernet, SupernetOptions
 
 
 def distinct(names: tuple[Operation, ...]) -> tuple[Operation, ...]:
@@ -191,6 +193,41 @@ class MacroSupernet(Supernet):
     def row_names(self) -> tuple[tuple[str, ...], ...]:
         return tuple((name,) for name in self.gate_names)
 
+    def parts(self, info: ImageInfo, batch_size: int) -> Iterator[Part]:
+        """What a network has depends on picks together: a layer's time on its stage's width and operation."""
+        shapes = self.input_shapes(info, batch_size)
+        for stage, layers in enumerate(cast(Iterable[nn.ModuleList], self.stages)):
+            yield from self._entry_parts(stage, shapes[id(self.entries[stage])])
+            yield from self._layer_parts(stage, shapes[id(layers[0])])
+        images, _, *size = shapes[id(self.norm)]
+        for pick, width in enumerate(self.space.widths):
+            last = _width_pick(self.space.num_stages - 1, pick)
+            yield Part((last,), make_end(width, info.num_classes), (images, width, *size))
+
+    def _entry_parts(self, stage: int, shape: tuple[int, ...]) -> Iterator[Part]:
+        """What a stage begins with, from each width of the stage before to each of its own."""
+        widths, (images, _, *size) = self.space.widths, shape
+        for pick, after in enumerate(widths):
+            if stage == 0:
+                (entry,) = make_entries(self.space.info, [after], FIXED)
+                yield Part((_width_pick(0, pick),), entry, shape)
+                continue
+            for earlier, before in enumerate(widths):
+                _, entry = make_entries(self.space.info, [before, after], FIXED)
+                picks = _width_pick(stage - 1, earlier), _width_pick(stage, pick)
+                yield Part(picks, entry, (images, before, *size))
+
+    def _layer_parts(self, stage: int, shape: tuple[int, ...]) -> Iterator[Part]:
+        """The layers of a stage, by width, operation and depth."""
+        images, _, *size = shape
+        for width_pick, width in enumerate(self.space.widths):
+            for operation, name in enumerate(self.space.operations):
+                layer = ResidualLayer(make_operation(name, width, FIXED))
+                for depth, layers in enumerate(self.space.layers_of):
+                    picks = (0, 0, depth), _width_pick(stage, width_pick), (2 * stage + 2, 0, operation)
+                    if count := Stage(width, name, layers[stage]).num_working:
+                        yield Part(picks, layer, (images, width, *size), count)
+
     def forward(self, images: Tensor, gates: Sequence[Gate]) -> Tensor:
         depths, *stage_gates = (active_weights(gate) for gate in gates)
         state = images
@@ -257,6 +294,10 @@ def _sources(stages: Sequence[Stage]) -> dict[str, str]:
         for index, stage in enumerate(stages)
         for layer in range(stage.num_working)
     }
+
+
+def _width_pick(stage: int, pick: int) -> Pick:
+    return 2 * stage + 1, 0, pick
 
 
 def active_weights(gate: Gate) -> dict[int, Tensor]:

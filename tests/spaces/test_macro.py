@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections import Counter
 
 import pytest
 import torch
@@ -13,11 +14,14 @@ from nas_cli.architecture import Architecture
 from nas_cli.config import build
 from nas_cli.cost import cost_of, multiply_adds
 from nas_cli.errors import ConfigError, UnsupportedError
+from nas_cli.latency import measure_table
 from nas_cli.layers.sliced import OPERATIONS, Operation
+from nas_cli.layers.stages import ResidualLayer
 from nas_cli.seeds import seeded
 from nas_cli.space import SearchSpace
 from nas_cli.spaces.macro import MacroSpace, MacroSupernet
 from nas_cli.supernet import Gate, SupernetOptions
+from nas_cli.timing import Conditions
 from tests.spaces.images import image_info, images_of
 
 IMAGES = images_of(image_info())
@@ -47,6 +51,46 @@ def trained_supernet(space: MacroSpace, plain: bool = False) -> MacroSupernet:
 def one_stage(**picks: str | int) -> tuple[MacroSpace, Architecture]:
     space = MacroSpace(image_info(), num_stages=1, depths=(1, 2, 4), widths=(2, 4, 8))
     return space, space.architecture_of({f"stage0.{k}" if k != "depth" else k: v for k, v in picks.items()})
+
+
+def shapes_of(network: nn.Module) -> Counter[tuple[str, tuple[int, ...]]]:
+    """What its entries, layers and end are, and the shapes they read."""
+    found = Counter[tuple[str, tuple[int, ...]]]()
+    layers = [module for module in network.modules() if isinstance(module, ResidualLayer)]
+    whole = [*network.get_submodule("entries").children(), *layers, network.get_submodule("norm")]
+    for module in whole:
+        module.register_forward_pre_hook(lambda module, x: found.update([(str(module), tuple(x[0].shape))]))
+    network.eval()(IMAGES)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_parts_under_an_architectures_picks_are_those_of_its_network(seed: int) -> None:
+    space = all_operations()
+    architecture = space.sample(random.Random(seed))
+    supernet = space.build_supernet(SupernetOptions(plain=True))
+    picked = {(k, 0, pick) for k, pick in enumerate(architecture.picks)}
+    found = Counter[tuple[str, tuple[int, ...]]]()
+    for part in supernet.parts(image_info(), len(IMAGES)):
+        if picked.issuperset(part.picks):
+            norm = next(iter(part.module.children()))  # an end is named by what it begins with
+            named = norm if isinstance(norm, nn.BatchNorm2d) else part.module
+            found[str(named), part.shape] += part.count
+    assert found == shapes_of(space.build(architecture))
+
+
+def test_the_latency_of_this_space_is_predicted_from_the_picks_that_decide_a_layer() -> None:
+    space = small_space()
+    table = measure_table(space, image_info(), Conditions.here("cpu", threads=1, batch_size=1), 2)
+    predict = table.predictor(space)
+    few, many = (
+        {"depth": depth, "stage0.channels": 4, "stage0.operation": "conv3x3"}
+        | {"stage1.channels": 4, "stage1.operation": "conv3x3"}
+        for depth in (2, 3)
+    )
+    layer = next(term.ms for term in table.terms if term.picks == ((0, 0, 1), (1, 0, 1), (2, 0, 1)))
+    difference = predict(space.architecture_of(many)) - predict(space.architecture_of(few))
+    assert difference == pytest.approx(layer)
 
 
 @pytest.mark.parametrize(

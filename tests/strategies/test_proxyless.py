@@ -1,5 +1,6 @@
 """What is particular to ProxylessNAS: two candidates compete, and latency is in the loss."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from nas_cli.data import Batch
 from nas_cli.errors import ConfigError
-from nas_cli.latency import LatencyTable
+from nas_cli.latency import LatencyTable, Term
 from nas_cli.strategies.proxyless import Proxyless, _through_softmax
 from nas_cli.timing import Conditions
 from tests.toy import toy_problem
@@ -43,7 +44,9 @@ def test_weights_are_trained_under_one_candidate_of_each_row() -> None:
 
 def table_file(folder: Path, fingerprint: str) -> str:
     """Losing the image takes a millisecond, keeping it a hundred."""
-    table = LatencyTable(Conditions("a processor", "cpu", 1, 1), fingerprint, 0.0, [[[1.0, 1.0, 100.0]]] * 3)
+    times = itertools.product(range(3), enumerate([1.0, 1.0, 100.0]))
+    terms = tuple(Term(((gate, 0, candidate),), ms) for gate, (candidate, ms) in times)
+    table = LatencyTable(Conditions("a processor", "cpu", 1, 1), fingerprint, 0.0, terms)
     (folder / "latency.json").write_text(table.to_json())
     return str(folder / "latency.json")
 
