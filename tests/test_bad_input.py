@@ -18,6 +18,7 @@ from PIL import Image
 
 from nas_cli.cli import main
 from nas_cli.spaces.nasbench201 import OPERATIONS
+from tests.checkpoints import saved_weights
 
 Refused = Callable[..., str]
 
@@ -508,6 +509,5 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     tells(said, "step", "at learning rate", "Lower recipe.learning_rate (now 1e+12)", "recipe.gradient_clip")
     status = json.loads(Path("wild/status.json").read_text())
     assert (status["status"], status["error"]) == ("failed", said)
-    saved = torch.load("wild/checkpoint.pt", weights_only=True)["state"]["work"]
-    weights = saved["supernet" if command[0] == "search" else "network"]
+    weights = saved_weights(Path("wild"), "supernet" if command[0] == "search" else "network")
     assert all(weight.isfinite().all() for name, weight in weights.items() if name.endswith("weight"))

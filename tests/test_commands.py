@@ -12,6 +12,7 @@ from PIL import Image
 from nas_cli.cli import main
 from nas_cli.commands.setup import _load
 from nas_cli.model import load_model
+from tests.checkpoints import saved_weights
 
 TINY = ["space=nasbench201", "space.num_cells=1", "space.channels=4"]
 QUICK = ["recipe=smoke", "trainer.device=cpu", "dataset.limit=100"]
@@ -150,10 +151,7 @@ def test_a_search_stopped_within_an_epoch_ends_as_one_that_was_not() -> None:
     assert not Path("cut/genotype.json").exists()
     assert main(["search", "--resume", "cut"]) == 0
     assert read(Path("cut/genotype.json"))["choices"] == read(whole / "genotype.json")["choices"]
-    weights = [
-        torch.load(run / "checkpoint.pt", weights_only=True)["state"]["work"]["supernet"]
-        for run in (whole, Path("cut"))
-    ]
+    weights = [saved_weights(run, "supernet") for run in (whole, Path("cut"))]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
@@ -269,7 +267,7 @@ def test_a_sub_network_is_derived_with_its_weights_and_statistics(ofa_search: Pa
     model = load_model(derived / "model.pt")
     assert dict(model.genotype.choices) == read(derived / "genotype.json")["choices"]
     weights = model.network.state_dict()
-    supernet = torch.load(ofa_search / "checkpoint.pt", weights_only=True)["state"]["work"]["supernet"]
+    supernet = saved_weights(ofa_search, "supernet")
     assert torch.equal(weights["skeleton.stem.conv.weight"], supernet["skeleton.stem.conv.weight"])
     name = "skeleton.stem.norm.running_mean"
     assert not torch.equal(weights[name], supernet[name])

@@ -343,6 +343,42 @@ def test_a_checkpoint_comes_back_as_it_was(saved: Run) -> None:
     assert torch.equal(weights["w"], torch.arange(1000.0))
 
 
+TENSORS = {
+    "float": torch.arange(6.0).view(2, 3),
+    "another float": torch.tensor([[1.5]]),
+    "whole": torch.tensor([1, 2]),
+    "bytes": torch.arange(5, dtype=torch.uint8),
+    "half": torch.ones(3, dtype=torch.bfloat16),
+    "a number": torch.tensor(4),
+    "nothing": torch.empty(0, 4),
+    "channels last": torch.arange(120.0).view(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
+    "every second": torch.arange(10.0)[::2],
+    "repeated": torch.ones(1).expand(3),
+}
+
+
+def test_tensors_come_back_with_type_shape_and_memory_format(saved: Run) -> None:
+    saved.save_checkpoint(
+        {"nested": [{0: tensor} for tensor in TENSORS.values()], "pair": (1, TENSORS["half"])}
+    )
+    state = saved.load_checkpoint()
+    assert state is not None
+    nested, pair = state["nested"], state["pair"]
+    assert isinstance(nested, list)
+    for found, tensor in zip(nested, TENSORS.values(), strict=True):
+        assert found[0].dtype == tensor.dtype
+        assert found[0].shape == tensor.shape
+        assert torch.equal(found[0], tensor)
+    assert nested[7][0].is_contiguous(memory_format=torch.channels_last)
+    assert isinstance(pair, tuple)
+    assert torch.equal(pair[1], TENSORS["half"])
+
+
+def test_a_name_that_stands_for_tensors_is_refused_on_saving(saved: Run) -> None:
+    with pytest.raises(TypeError, match=r"state\['a'\]: the name 'tensor' alone stands for a tensor"):
+        saved.save_checkpoint({"a": {"tensor": 3}})
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped bit", "empty", "text"])
 def test_a_damaged_checkpoint_is_a_sentence_with_a_remedy(saved: Run, damage: str) -> None:
     path = saved.path("checkpoint.pt")

@@ -24,6 +24,7 @@ from nas_cli.spaces.darts import DartsSpace
 from nas_cli.trainer import Trainer, computes_bf16_fast
 from nas_cli.training import Descent, Tally, run_epochs
 from nas_cli.weight_average import average_of
+from tests.checkpoints import saved_state, saved_weights
 from tests.toy import INFO, toy_images, toy_run
 
 CPU = Trainer(device="cpu")
@@ -202,9 +203,8 @@ def test_weights_that_are_not_finite_never_replace_a_checkpoint(tmp_path: Path) 
     work = training(kind=Diverging)
     with pytest.raises(TrainingError, match="before step 8"), toy_run(tmp_path) as run:
         run_epochs(work, run)
-    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["state"]
-    assert saved["epoch"] == 1
-    assert all(tensor.isfinite().all() for tensor in saved["work"]["network"].values())
+    assert saved_state(tmp_path)["epoch"] == 1
+    assert all(tensor.isfinite().all() for tensor in saved_weights(tmp_path, "network").values())
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
     assert json.loads((tmp_path / "status.json").read_text())["status"] == "failed"
 

@@ -3,7 +3,7 @@
 run.py          Run: every file of the folder is read and written through it
 lookup.py       run folders on the disk: what state they are in, the latest of a command
 files.py        atomic files, files of JSON lines, the lock of a folder
-checkpoint.py   checkpoint.pt
+checkpoint.py   checkpoint.pt;  packing.py   its thousands of tensors as a few
 environment.py  environment.json
 log.py          <command>.log and the terminal
 signals.py      SIGINT and SIGTERM as a request to stop

@@ -11,7 +11,7 @@ from typing import cast
 from nas_cli.errors import RunError
 from nas_cli.run.files import keep_and_write
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save(path: Path, state: Mapping[str, object], fingerprint: str, num_metrics: int) -> None:
@@ -22,10 +22,11 @@ def save(path: Path, state: Mapping[str, object], fingerprint: str, num_metrics:
     """
     import torch
 
-    content = dict(state)
-    _check_plain(content, "state")
+    from nas_cli.run.packing import Packing
+
     buffer = io.BytesIO()
-    whole = {"format": FORMAT, "fingerprint": fingerprint, "metrics": num_metrics, "state": content}
+    packed = Packing.of(state)
+    whole = {"format": FORMAT, "fingerprint": fingerprint, "metrics": num_metrics, "state": packed}
     torch.save(whole, buffer)
     keep_and_write(path, previous(path), buffer.getbuffer())
 
@@ -70,6 +71,8 @@ def load(path: Path, fingerprint: str, resume: str, num_metrics: int) -> Loaded 
 
 
 def _checked(file: Path, content: Mapping[str, object], fingerprint: str) -> dict[str, object]:
+    from nas_cli.run.packing import unpack
+
     if content["format"] != FORMAT:
         raise RunError(
             f"{file} has format {content['format']}; this version of `nas` reads format {FORMAT}. "
@@ -80,9 +83,7 @@ def _checked(file: Path, content: Mapping[str, object], fingerprint: str) -> dic
             f"{file} is from other settings than the config.yaml beside it. Put the config.yaml of "
             "its run back, or start a new run with the new settings."
         )
-    state = content["state"]
-    assert isinstance(state, dict)
-    return state
+    return cast(dict[str, object], unpack(cast(Mapping[str, object], content["state"])))
 
 
 def read_archive(path: Path) -> dict[str, object] | None:
@@ -101,17 +102,3 @@ def read_archive(path: Path) -> dict[str, object] | None:
     except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError):
         return None
     return content if isinstance(content, dict) else None
-
-
-def _check_plain(value: object, where: str) -> None:
-    """A checkpoint that cannot be loaded again must fail while the run that made it still lives."""
-    from torch import Tensor
-
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            _check_plain(item, f"{where}[{key!r}]")
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            _check_plain(item, f"{where}[{index}]")
-    elif not isinstance(value, Tensor) and type(value) not in (type(None), bool, int, float, str, bytes):
-        raise TypeError(f"{where} is of {type(value)}; a checkpoint holds tensors and plain values only")

@@ -20,6 +20,7 @@ from nas_cli.spaces.nasbench201 import NasBench201
 from nas_cli.strategies.darts import Darts
 from nas_cli.strategy import Problem
 from nas_cli.supernet import Supernet
+from tests.checkpoints import saved_weights
 from tests.toy import INFO, toy_problem
 
 CONVOLUTIONS = Architecture((3, 2, 1, 3, 4, 2))
@@ -103,7 +104,7 @@ def test_a_limit_above_the_number_of_images_takes_all() -> None:
 def test_a_supernet_of_an_earlier_search_is_read_back(tmp_path: Path) -> None:
     problem = problem_of()
     run = searched(tmp_path / "run", problem)
-    saved = torch.load(run / "checkpoint.pt", weights_only=True)["state"]["work"]["supernet"]
+    saved = saved_weights(run, "supernet")
     read = SharedWeights(problem, run=str(run)).supernet.state_dict()
     assert all(torch.equal(read[name], saved[name]) for name in saved)
 
