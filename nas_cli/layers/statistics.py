@@ -31,7 +31,27 @@ class Statistics:
         momentum = self.norms[0].momentum
         assert momentum is not None
         for name, parts in (("running_mean", self.means), ("running_var", self.variances)):
-            torch._foreach_lerp_(_buffers(self.norms, name), torch.cat(parts).unbind(), momentum)
+            _move(_buffers(self.norms, name), torch.cat(parts).unbind(), momentum)
+
+
+def _move(running: list[Tensor], seen: tuple[Tensor, ...], momentum: float) -> None:
+    """Each running statistic goes so much of the way to what was seen.
+
+    That is a step of descent along (running - seen), for which torch has one operation for all tensors of a
+    list: its `_foreach_lerp_` is an operation for each on a CPU.
+    """
+    torch._fused_sgd_(
+        running,
+        seen,
+        [],
+        weight_decay=1.0,
+        momentum=0.0,
+        lr=momentum,
+        dampening=0.0,
+        nesterov=False,
+        maximize=True,
+        is_first_step=True,
+    )
 
 
 def running_statistics(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
