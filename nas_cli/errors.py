@@ -8,6 +8,7 @@ NasError
 │   ├── RunError        a run folder or a checkpoint in it
 │   └── UnsupportedError  a combination that has no meaning, and what would work
 ├── TrainingError       the work itself failed; what was saved stays             exit code 1
+│   └── DivergedError   a loss or a weight is no longer finite
 └── Interrupted         a signal asked to stop; state was saved                  exit code 130 or 143
 """
 
@@ -43,6 +44,10 @@ class UnsupportedError(InputError):
 
 
 class TrainingError(NasError):
+    pass
+
+
+class DivergedError(TrainingError):
     pass
 
 

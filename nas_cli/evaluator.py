@@ -12,11 +12,15 @@ from nas_cli.rehearsal import Piece
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """`score` is to be maximised; `seconds` is what it cost, measured or simulated by a benchmark's table."""
+    """`score` is to be maximised; `seconds` is what it cost, measured or simulated by a benchmark's table.
+
+    `failure` says why an architecture could not be scored; then its score is 0.
+    """
 
     score: float
     seconds: float
     metrics: Mapping[str, float] = field(default_factory=dict)
+    failure: str = ""
 
 
 class Evaluator(ABC):

@@ -23,7 +23,7 @@ from nas_cli.architecture import Architecture, Json
 from nas_cli.budget import TRIES, Affordable
 from nas_cli.collapse import collapse_warning, gate_entropy, skip_shares, undecided_note
 from nas_cli.data import Batch, Batches, ImageData
-from nas_cli.errors import ConfigError, RunError, UnsupportedError
+from nas_cli.errors import ConfigError, RunError, TrainingError, UnsupportedError
 from nas_cli.evaluator import Evaluation, Evaluator
 from nas_cli.progress import Progress
 from nas_cli.recipe import Count, Recipe
@@ -33,6 +33,9 @@ from nas_cli.space import SearchSpace
 from nas_cli.supernet import Gate, Supernet, SupernetOptions
 from nas_cli.trainer import Trainer
 from nas_cli.training import Descent, EpochWork, State, Tally, run_epochs
+
+HOPELESS = 3
+"""A search ends where so many architectures were scored and none of them could be trained."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +154,20 @@ class SamplingStrategy(Strategy):
             ):
                 if count > len(history):
                     run.append_history(_record(evaluated))
+                    self._tell_failure(run, evaluated)
                 best = better(best, evaluated)
                 progress.update(count, score=evaluated.evaluation.score, best=best.evaluation.score)
                 run.raise_if_stopped()
+                if count == HOPELESS:
+                    _check_success(best)
         assert best is not None, "the first evaluation is yielded or refused"
+        _check_success(best)
         return best
+
+    def _tell_failure(self, run: Run, evaluated: Found) -> None:
+        if evaluated.evaluation.failure:
+            spelled = self.problem.space.spell(evaluated.architecture)
+            run.log.warning(f"Scored 0, since it could not be trained: {spelled}")
 
     def evaluations(
         self,
@@ -212,19 +224,26 @@ class SamplingStrategy(Strategy):
         return self.num_evaluations or usual
 
 
+def _check_success(best: Found) -> None:
+    """Raise TrainingError where even the best one could not be trained."""
+    if best.evaluation.failure:
+        raise TrainingError(f"No architecture could be trained so far. {best.evaluation.failure}")
+
+
 def better(best: Found | None, other: Found) -> Found:
     """The one of higher fidelity, as scores of two fidelities do not compare; else the higher score."""
     return other if best is None or other.rank > best.rank else best
 
 
 def _record(found: Found) -> dict[str, Json]:
-    return {
+    record: dict[str, Json] = {
         "picks": list(found.architecture.picks),
         "fidelity": found.fidelity,
         "score": found.evaluation.score,
         "seconds": found.evaluation.seconds,
         "metrics": dict(found.evaluation.metrics),
     }
+    return record | ({"failure": found.evaluation.failure} if found.evaluation.failure else {})
 
 
 def _recorded(record: Mapping[str, Json], proposal: Proposal, source: Path) -> Evaluation:
@@ -234,8 +253,12 @@ def _recorded(record: Mapping[str, Json], proposal: Proposal, source: Path) -> E
             f"{source} holds a search with other settings: it scored {record['picks']} "
             f"where {list(proposal.architecture.picks)} is proposed now. Start a new search."
         )
-    metrics = cast(Mapping[str, float], record["metrics"])
-    return Evaluation(cast(float, record["score"]), cast(float, record["seconds"]), metrics)
+    return Evaluation(
+        cast(float, record["score"]),
+        cast(float, record["seconds"]),
+        cast(Mapping[str, float], record["metrics"]),
+        str(record.get("failure", "")),
+    )
 
 
 def _no_evaluation(budget: float, spent: float) -> ConfigError:

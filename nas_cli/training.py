@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nas_cli import ranks
 from nas_cli.architecture import Json
 from nas_cli.data import Batch
-from nas_cli.errors import TrainingError
+from nas_cli.errors import DivergedError
 from nas_cli.progress import Progress
 from nas_cli.recipe import Recipe
 from nas_cli.run import Run
@@ -109,14 +109,14 @@ class Descent:
             gradient.copy_(mean)
 
     def check(self, step: int, *tallies: Tally) -> None:
-        """Raise TrainingError unless the epoch's losses and all weights are finite. Waits for the device."""
+        """Raise DivergedError unless the epoch's losses and all weights are finite. Waits for the device."""
         sums = [tensor.detach().float().sum() for tensor in self.parameters]
         sums += [tally.sums[0] for tally in tallies]
         if not torch.isfinite(torch.stack(sums)).all():
             raise self._diverged(f"A loss or a weight is no longer finite before step {step}")
 
-    def _diverged(self, what: str) -> TrainingError:
-        return TrainingError(
+    def _diverged(self, what: str) -> DivergedError:
+        return DivergedError(
             f"{what} at learning rate {self.learning_rate:.4g}. "
             f"Lower recipe.learning_rate (now {self.recipe.learning_rate:g}) or set "
             f"recipe.gradient_clip (now {self.recipe.gradient_clip:g}); what was saved before is kept."

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nas_cli.architecture import Architecture
-from nas_cli.errors import UnsupportedError
+from nas_cli.errors import TrainingError, UnsupportedError
 from nas_cli.evaluator import Evaluation, Evaluator
 from nas_cli.strategies.random import RandomSearch
 from nas_cli.strategy import Found, Proposal, SamplingStrategy, better
@@ -52,3 +52,46 @@ def test_the_evaluations_without_a_folder_are_those_of_a_run(tmp_path: Path) -> 
 def test_an_evaluator_of_one_fidelity_refuses_a_strategy_of_several() -> None:
     with pytest.raises(UnsupportedError, match=r"1 epochs, and evaluator=OfTheFidelity has one alone"):
         Twice(toy_problem()).check_evaluator(OfTheFidelity())
+
+
+class Diverges(CountBest):
+    """What it is told fails."""
+
+    def __init__(self, *failing: int) -> None:
+        super().__init__()
+        self.count, self.failing = -1, failing
+
+    def evaluate(self, architecture: Architecture, fidelity: int | None = None) -> Evaluation:
+        self.count += 1
+        if self.count in self.failing:
+            return Evaluation(0.0, 1.0, failure="The loss is nan. Lower recipe.learning_rate.")
+        return super().evaluate(architecture, fidelity)
+
+
+def test_an_architecture_that_cannot_be_trained_scores_0_and_is_told_of(tmp_path: Path) -> None:
+    with toy_run(tmp_path) as run:
+        found = RandomSearch(toy_problem(), num_evaluations=5).search(run, Diverges(0, 1, 4))
+        records = run.history()
+    assert not found.evaluation.failure
+    assert [place for place, record in enumerate(records) if "failure" in record] == [0, 1, 4]
+    assert [records[place]["score"] for place in (0, 1, 4)] == [0.0] * 3
+    assert (tmp_path / "search.log").read_text().count("Scored 0, since it could not be trained") == 3
+
+
+def test_what_could_not_be_trained_is_not_trained_again_after_a_resume(tmp_path: Path) -> None:
+    evaluated = list(RandomSearch(toy_problem(), num_evaluations=4).evaluations(Diverges(1)))
+    with toy_run(tmp_path) as run:
+        RandomSearch(toy_problem(), num_evaluations=4).search(run, Diverges(1))
+        history = run.history()
+    again = list(RandomSearch(toy_problem(), num_evaluations=4).evaluations(Diverges(), history))
+    assert [one.evaluation.failure for one in again] == [one.evaluation.failure for one in evaluated]
+
+
+def test_a_search_ends_where_no_architecture_can_be_trained(tmp_path: Path) -> None:
+    evaluator = Diverges(0, 1, 2)
+    with (
+        pytest.raises(TrainingError, match=r"No architecture .* Lower recipe\.learning_rate"),
+        toy_run(tmp_path) as run,
+    ):
+        RandomSearch(toy_problem(), num_evaluations=5).search(run, evaluator)
+    assert evaluator.count == 2

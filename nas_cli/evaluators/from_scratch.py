@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from nas_cli.architecture import Architecture
+from nas_cli.errors import DivergedError
 from nas_cli.evaluator import Evaluation, Evaluator
 from nas_cli.network_training import NetworkTraining, accuracy, scoring
 from nas_cli.recipe import Count
@@ -21,6 +22,7 @@ class FromScratch(Evaluator):
 
     The recipe is the search's with `epochs` (or the proposal's fidelity) instead of its own. All
     architectures start from the same seed and see the same batches, so that they differ in nothing else.
+    One whose loss does not stay finite scores 0.
     """
 
     def __init__(self, problem: Problem, supernet: Supernet | None = None, *, epochs: Count = 3) -> None:
@@ -31,7 +33,10 @@ class FromScratch(Evaluator):
     def evaluate(self, architecture: Architecture, fidelity: int | None = None) -> Evaluation:
         started = time.perf_counter()
         problem, training = self.problem, self._training(architecture, fidelity)
-        run_epochs(training)
+        try:
+            run_epochs(training)
+        except DivergedError as error:
+            return Evaluation(0.0, time.perf_counter() - started, failure=str(error))
         size = problem.recipe.batch_size
         score = accuracy(training.trained, self.score_part, problem.data.info, problem.trainer, size)
         return Evaluation(score, time.perf_counter() - started)

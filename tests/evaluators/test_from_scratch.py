@@ -34,3 +34,9 @@ def test_the_recipe_of_the_search_is_left_as_it_is() -> None:
     problem = toy_problem(epochs=6)
     FromScratch(problem, epochs=1).evaluate(BEST)
     assert problem.recipe.epochs == 6
+
+
+def test_a_loss_that_is_not_finite_scores_0_and_says_why() -> None:
+    evaluation = FromScratch(toy_problem(learning_rate=1e30, gradient_clip=0.0)).evaluate(BEST)
+    assert evaluation.score == 0.0
+    assert "Lower recipe.learning_rate" in evaluation.failure
