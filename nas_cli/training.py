@@ -80,7 +80,11 @@ class Descent:
             nesterov=recipe.nesterov,
             fused=True,  # the same numbers, without operations for each of a supernet's thousand tensors
         )
-        if recipe.momentum:  # fused steps need it on all, and a sampled path brings some late
+        self.forget()
+
+    def forget(self) -> None:
+        """No momentum, as at the start. Fused steps need it on all, and a sampled path brings some late."""
+        if self.recipe.momentum:
             for parameter in self.parameters:
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 

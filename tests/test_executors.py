@@ -14,7 +14,7 @@ import pytest
 from nas_cli.architecture import Architecture
 from nas_cli.catalogue import options
 from nas_cli.cli import main
-from nas_cli.errors import ConfigError, TrainingError
+from nas_cli.errors import ConfigError, DataError, TrainingError
 from nas_cli.evaluator import Evaluation, Evaluator
 from nas_cli.executor import Executor
 from nas_cli.executors.processes import Processes
@@ -128,6 +128,15 @@ def test_workers_that_always_die_end_the_search(tmp_path: Path) -> None:
 def test_an_error_in_a_worker_is_told_as_it_is() -> None:
     with pytest.raises(TrainingError, match="The loss is not finite"):
         searched(MAKERS["random"], Processes(in_flight=4), Refusing)
+
+
+def no_evaluator() -> Evaluator:
+    raise DataError("The images are gone.")
+
+
+def test_an_evaluator_that_cannot_be_made_in_a_worker_is_told_as_it_is() -> None:
+    with pytest.raises(DataError, match=r"^The images are gone\.$"):
+        searched(MAKERS["random"], Processes(in_flight=4), no_evaluator)
 
 
 def test_workers_without_work_are_refused() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 
 import torch
 from loky import ProcessPoolExecutor
@@ -88,15 +88,21 @@ class _Pool:
                 self.waiting[number] = task, self.executor.submit(_score, *task)
 
 
-_made: list[Evaluator] = []
-"""In a worker, the evaluator that it scores with."""
+_makers: list[Callable[[], Evaluator]] = []
+"""In a worker, what makes the evaluator that it scores with."""
 
 
 def _begin(make_evaluator: Callable[[], Evaluator], threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent saves, then ends them
     torch.set_num_threads(threads)
-    _made[:] = [make_evaluator()]
+    _makers[:] = [make_evaluator]
 
 
 def _score(architecture: Architecture, fidelity: int | None) -> Evaluation:
-    return _made[0].evaluate(architecture, fidelity)
+    return _evaluator().evaluate(architecture, fidelity)
+
+
+@cache
+def _evaluator() -> Evaluator:
+    """Made for the first score, so that an error is told as one of scoring and not as a worker's death."""
+    return _makers[0]()

@@ -111,7 +111,7 @@ class Ofa(WeightSharingStrategy):
             self.teacher = self._copy_of_supernet()
         if "width" in self.shrinking.phases[self.phase].opens:
             self.supernet.sort_channels(self._narrowest())
-        self.descent.optimizer.state.clear()
+        self.descent.forget()
 
     def _narrowest(self) -> int | None:
         """The smallest width trained so far; None where only the largest was."""
