@@ -33,7 +33,7 @@ bench: $(VENV)/.installed
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults
 
-# The table of methods of docs/results.md: about two hours on two cores; DATASET=digits: minutes
+# The table of methods of docs/results.md: under two hours on two cores; DATASET=digits: minutes
 DATASET ?= $(firstword $(wildcard $(NAS_DATA)/cifar10_20k.npz ../shared/data/cifar10_20k.npz) cifar10)
 methods: $(VENV)/.installed
 	$(BIN)/python benchmarks/hours/methods.py $(DATASET)
