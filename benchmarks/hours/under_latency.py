@@ -53,10 +53,10 @@ SEARCH = (
     "strategy.num_evaluations=24",
     "strategy.population_size=8",
     "evaluator=from_scratch",
-    "evaluator.epochs=10",
+    "evaluator.epochs=25",
     "recipe=cpu",
     "recipe.weights_share=0.9",
-    "budget.macs=40e6",
+    "budget.macs=20e6",
 )
 MOBILENET, RESNET, FOUND = "MobileNetV3-Small", "ResNet-18, narrowed", "found"
 WIDTHS = range(8, 65, 4)
