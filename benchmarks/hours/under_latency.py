@@ -10,7 +10,7 @@ Then all networks are trained from scratch by the loop and the recipe of `nas re
 as many steps as fit into the minutes by their own step, timed one after the other beforehand.
 
 Searches and trainings go two side by side. Prints a table and writes it to outputs/under_latency/table.md,
-with a drawing in compared.png. What is there already is not done again.
+with a drawing in compared.png. Begun again it goes on where it was.
 """
 
 import argparse
@@ -49,11 +49,11 @@ from nas_cli.training import run_epochs
 FOLDER = Path("outputs") / "under_latency"
 SPACE = ("space=macro", "space.num_stages=3", "space.depths=[3,6,9]", "space.widths=[16,32,64]")
 SEARCH = (
-    "strategy=evolution",
-    "strategy.num_evaluations=24",
-    "strategy.population_size=8",
+    "strategy=successive_halving",
+    "strategy.num_architectures=27",
+    "strategy.min_fidelity=10",
+    "strategy.max_fidelity=90",
     "evaluator=from_scratch",
-    "evaluator.epochs=25",
     "recipe=cpu",
     "recipe.weights_share=0.9",
     "budget.macs=20e6",
@@ -184,12 +184,16 @@ def searches(images: str, limit_ms: float, seeds: Sequence[int]) -> None:
     data = ("dataset=npz", f"dataset.path={images}")
     timed = FOLDER / "latency"
     if not (timed / "check.json").exists():
-        nas("latency", timed, *SPACE, *data)
+        nas("latency", *SPACE, *data, f"hydra.run.dir={timed}")
     budget = (f"budget.latency_ms={MARGIN * limit_ms:.3f}", f"budget.latency_table={timed / 'latency.json'}")
 
     def search(seed: int) -> None:
-        if not genotype_of(seed).exists():
-            nas("search", genotype_of(seed).parent, *SPACE, *SEARCH, *data, *budget, f"seed={seed}")
+        folder = genotype_of(seed).parent
+        if folder.exists() and not genotype_of(seed).exists():
+            nas("search", "--resume", str(folder))
+        elif not folder.exists():
+            made = f"hydra.run.dir={folder}"
+            nas("search", *SPACE, *SEARCH, *data, *budget, f"seed={seed}", made)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(search, seeds))
@@ -199,8 +203,8 @@ def genotype_of(seed: int) -> Path:
     return FOLDER / f"search-{seed}" / "genotype.json"
 
 
-def nas(command: str, folder: Path, *words: str) -> None:
-    arguments = [sys.executable, "-m", "nas_cli", command, *words, f"hydra.run.dir={folder}"]
+def nas(*words: str) -> None:
+    arguments = [sys.executable, "-m", "nas_cli", *words]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(arguments)}\n{done.stderr}")
