@@ -52,27 +52,13 @@ class Case:
     batch_size: int
 
 
+EIGHT_CELLS = ("space.num_cells=8", "space.channels=16")
+PC_DARTS = ("strategy=pc_darts", *EIGHT_CELLS)
 CASES = (
-    Case(
-        "DARTS searches", "search", ("strategy=darts", "space.num_cells=8", "space.channels=16"), 32, 10, 64
-    ),
-    Case(
-        "PC-DARTS searches",
-        "search",
-        ("strategy=pc_darts", "space.num_cells=8", "space.channels=16"),
-        32,
-        10,
-        64,
-    ),
+    Case("DARTS searches", "search", ("strategy=darts", *EIGHT_CELLS), 32, 10, 64),
+    Case("PC-DARTS searches", "search", PC_DARTS, 32, 10, 64),
     Case("DARTS_V2", "retrain", ("space.num_cells=20", "space.channels=36"), 32, 10, 32),
-    Case(
-        "PC-DARTS searches",
-        "search",
-        ("strategy=pc_darts", "space.num_cells=8", "space.channels=16"),
-        224,
-        1000,
-        16,
-    ),
+    Case("PC-DARTS searches", "search", PC_DARTS, 224, 1000, 16),
     Case("DARTS_V2", "retrain", ("space.num_cells=14", "space.channels=48"), 224, 1000, 8),
     Case("ProxylessNAS searches", "search", ("strategy=proxyless", *PAPERS_MOBILENET), 224, 1000, 16),
     Case("Once-for-All", "search", ("strategy=ofa", *PAPERS_MOBILENET), 224, 1000, 16),
