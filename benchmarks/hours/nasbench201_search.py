@@ -21,7 +21,7 @@ from nas_cli.evaluators.tabular import Table, read_table
 
 EDGES = ("0->1", "0->2", "1->2", "0->3", "1->3", "2->3")
 FASTER = "strategy.learning_rate=1e-2"
-"""Thirty times the papers' rate of the architecture, for a seventh of the benchmark's steps."""
+"""Thirty times the papers' rate of the architecture, for a fifth of the benchmark's steps."""
 LONGER = "recipe.epochs=80"
 """For steps that run one path an edge, or a search that ends itself: as many minutes as the others."""
 
