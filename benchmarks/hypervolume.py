@@ -18,7 +18,8 @@ from nas_cli.catalogue import options
 from nas_cli.config import build
 from nas_cli.evaluators.tabular import Tabular, read_table
 from nas_cli.front import hypervolume
-from nas_cli.strategy import SamplingStrategy, Strategy
+from nas_cli.sampling import SamplingStrategy
+from nas_cli.strategy import Strategy
 
 LATENCY = "latency_ms_raspi4"
 REFERENCE = (-80.0, 30.0)

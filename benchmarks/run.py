@@ -48,9 +48,10 @@ from nas_cli.run.environment import environment, processor_name
 from nas_cli.seeds import stream
 from nas_cli.space import SearchSpace
 from nas_cli.strategies.enas import Enas
-from nas_cli.strategy import Problem, Strategy, WeightSharingStrategy
+from nas_cli.strategy import Problem, Strategy
 from nas_cli.supernet import SupernetOptions
 from nas_cli.trainer import Trainer
+from nas_cli.weight_sharing import WeightSharingStrategy
 
 BATCH = 16
 INFO = ImageInfo(3, 32, tuple("abcdefghij"), (0.5,) * 3, (0.25,) * 3, mirror=True)

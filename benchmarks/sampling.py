@@ -25,7 +25,8 @@ from tabular import TABLE, problem_of, strategies
 from nas_cli.config import build
 from nas_cli.evaluators.tabular import Tabular
 from nas_cli.run import Run
-from nas_cli.strategy import SamplingStrategy, Strategy
+from nas_cli.sampling import SamplingStrategy
+from nas_cli.strategy import Strategy
 
 NAMES = ("random", "evolution", "local_search")
 MANY = 100_000

@@ -29,8 +29,9 @@ from nas_cli.network_training import NetworkTraining
 from nas_cli.recipe import Recipe
 from nas_cli.rehearsal import Piece, steps_of
 from nas_cli.space import SearchSpace
-from nas_cli.strategy import Strategy, WeightSharingStrategy
+from nas_cli.strategy import Strategy
 from nas_cli.trainer import Trainer
+from nas_cli.weight_sharing import WeightSharingStrategy
 
 PAPERS_MOBILENET = (
     "space=mobilenet",

@@ -25,8 +25,9 @@ from nas_cli.config import build
 from nas_cli.data import ImageData, ImageInfo, Images
 from nas_cli.evaluators.tabular import Tabular
 from nas_cli.recipe import Recipe
+from nas_cli.sampling import SamplingStrategy, better
 from nas_cli.spaces.nasbench201 import NasBench201
-from nas_cli.strategy import Problem, SamplingStrategy, Strategy, better
+from nas_cli.strategy import Problem, Strategy
 from nas_cli.supernet import SupernetOptions
 from nas_cli.trainer import Trainer
 

@@ -28,9 +28,11 @@ from nas_cli.network_training import NetworkTraining, scoring
 from nas_cli.progress import duration
 from nas_cli.rehearsal import Piece, steps_of
 from nas_cli.run import Run
+from nas_cli.sampling import SamplingStrategy
 from nas_cli.seeds import seed_for
-from nas_cli.strategy import Problem, SamplingStrategy, Strategy, WeightSharingStrategy
+from nas_cli.strategy import Problem, Strategy
 from nas_cli.training import EpochWork
+from nas_cli.weight_sharing import WeightSharingStrategy
 
 HEADROOM = 1.3
 """Of memory: what kernels need for themselves, and what the allocator keeps of what was given back."""

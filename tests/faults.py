@@ -362,7 +362,7 @@ def samples(strategy: str) -> bool:
 
     import yaml
 
-    from nas_cli.strategy import SamplingStrategy
+    from nas_cli.sampling import SamplingStrategy
 
     target = yaml.safe_load(options("strategy")[strategy].read_text())["_target_"]
     module, _, name = target.rpartition(".")

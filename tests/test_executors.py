@@ -19,6 +19,7 @@ from nas_cli.evaluator import Evaluation, Evaluator
 from nas_cli.executor import Executor
 from nas_cli.executors.processes import Processes
 from nas_cli.executors.serial import Serial
+from nas_cli.sampling import SamplingStrategy
 from nas_cli.strategies.evolution import Evolution
 from nas_cli.strategies.local_search import LocalSearch
 from nas_cli.strategies.nsga2 import Nsga2
@@ -26,7 +27,7 @@ from nas_cli.strategies.predictor import Predictor
 from nas_cli.strategies.random import RandomSearch
 from nas_cli.strategies.rl import ReinforcementLearning
 from nas_cli.strategies.successive_halving import SuccessiveHalving
-from nas_cli.strategy import Problem, SamplingStrategy
+from nas_cli.strategy import Problem
 from tests.toy import INFO, WIDE_BEST, CountBest, WideToySpace, toy_problem
 
 LOG = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nas_cli.strategy import WeightSharingStrategy
+from nas_cli.weight_sharing import WeightSharingStrategy
 from tests.test_strategies import STRATEGIES, make
 from tests.toy import BEST, CountBest, toy_problem, toy_run
 

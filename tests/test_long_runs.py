@@ -12,11 +12,12 @@ from nas_cli.config import build
 from nas_cli.evaluator import Evaluation, Evaluator
 from nas_cli.recipe import Recipe
 from nas_cli.run import Run
+from nas_cli.sampling import SamplingStrategy
 from nas_cli.space import SearchSpace
 from nas_cli.strategies.darts import Darts
 from nas_cli.strategies.evolution import Evolution
 from nas_cli.strategies.random import RandomSearch
-from nas_cli.strategy import Problem, SamplingStrategy
+from nas_cli.strategy import Problem
 from nas_cli.supernet import SupernetOptions
 from nas_cli.trainer import Trainer
 from nas_cli.training import run_epochs

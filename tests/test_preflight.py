@@ -22,7 +22,8 @@ from nas_cli.strategies.enas import Enas
 from nas_cli.strategies.one_shot import OneShot
 from nas_cli.strategies.random import RandomSearch
 from nas_cli.strategies.successive_halving import SuccessiveHalving
-from nas_cli.strategy import Problem, WeightSharingStrategy
+from nas_cli.strategy import Problem
+from nas_cli.weight_sharing import WeightSharingStrategy
 from tests.strategies.test_ofa import make
 from tests.toy import BEST, CountBest, toy_problem, toy_run
 

@@ -29,9 +29,10 @@ from nas_cli.recipe import Recipe
 from nas_cli.seeds import seeded
 from nas_cli.spaces.mobilenet import MobileNet
 from nas_cli.spaces.nasbench201 import NasBench201
-from nas_cli.strategy import Problem, Strategy, WeightSharingStrategy
+from nas_cli.strategy import Problem, Strategy
 from nas_cli.supernet import SupernetOptions
 from nas_cli.trainer import Trainer
+from nas_cli.weight_sharing import WeightSharingStrategy
 from tests.faults import ended, finish, nas, outcome, wait_for
 from tests.test_pairs import SMALL_SEARCH, node_of
 from tests.toy import INFO, toy_images

@@ -7,8 +7,9 @@ import pytest
 from nas_cli.architecture import Architecture
 from nas_cli.errors import TrainingError, UnsupportedError
 from nas_cli.evaluator import Evaluation, Evaluator
+from nas_cli.sampling import Proposal, SamplingStrategy, better
 from nas_cli.strategies.random import RandomSearch
-from nas_cli.strategy import Found, Proposal, SamplingStrategy, better
+from nas_cli.strategy import Found
 from tests.toy import CountBest, toy_problem, toy_run
 
 SCORES = {None: 1.0, 1: 90.0, 4: 60.0}

@@ -16,7 +16,9 @@ from nas_cli.config import build
 from nas_cli.errors import Interrupted, RunError
 from nas_cli.evaluator import Evaluator
 from nas_cli.run import Run
-from nas_cli.strategy import Found, Problem, SamplingStrategy, Strategy, WeightSharingStrategy
+from nas_cli.sampling import SamplingStrategy
+from nas_cli.strategy import Found, Problem, Strategy
+from nas_cli.weight_sharing import WeightSharingStrategy
 from tests.toy import (
     BEST,
     INFO,

@@ -21,8 +21,10 @@ from nas_cli.executors.serial import Serial
 from nas_cli.progress import duration, print_table
 from nas_cli.report import report_after
 from nas_cli.run import Run
-from nas_cli.strategy import Found, Problem, SamplingStrategy, Strategy, WeightSharingStrategy
+from nas_cli.sampling import SamplingStrategy
+from nas_cli.strategy import Found, Problem, Strategy
 from nas_cli.supernet import Supernet
+from nas_cli.weight_sharing import WeightSharingStrategy
 
 
 def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:

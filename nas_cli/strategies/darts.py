@@ -14,9 +14,10 @@ from nas_cli.data import Batch
 from nas_cli.errors import ConfigError, UnsupportedError
 from nas_cli.recipe import NonNegative, Positive, Share
 from nas_cli.seeds import stream
-from nas_cli.strategy import Problem, WeightSharingStrategy
+from nas_cli.strategy import Problem
 from nas_cli.supernet import Gate
 from nas_cli.training import Descent, State, mean_of
+from nas_cli.weight_sharing import WeightSharingStrategy
 
 
 class Darts(WeightSharingStrategy):

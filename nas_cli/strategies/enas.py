@@ -14,10 +14,12 @@ from nas_cli.data import Batch
 from nas_cli.evaluator import Evaluator
 from nas_cli.recipe import Count, NonNegative, Positive, Share
 from nas_cli.run import Run
+from nas_cli.sampling import Proposal, SamplingStrategy
 from nas_cli.seeds import seed_for, stream
-from nas_cli.strategy import Problem, Proposal, SamplingStrategy, WeightSharingStrategy
+from nas_cli.strategy import Problem
 from nas_cli.supernet import Gate
 from nas_cli.training import Descent, State
+from nas_cli.weight_sharing import WeightSharingStrategy
 
 
 class Enas(WeightSharingStrategy):

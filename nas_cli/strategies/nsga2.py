@@ -14,9 +14,10 @@ from nas_cli.evaluator import Evaluation, Evaluator
 from nas_cli.front import survivors
 from nas_cli.recipe import Count
 from nas_cli.run import Run
+from nas_cli.sampling import Proposal, SamplingStrategy
 from nas_cli.seeds import seed_for
 from nas_cli.strategies.scored_front import COUNTED, Scored, meter_of, write_front
-from nas_cli.strategy import Found, Problem, Proposal, SamplingStrategy
+from nas_cli.strategy import Found, Problem
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,10 @@ from nas_cli.shrinking import Phase, Shrinking
 from nas_cli.strategies.evolution import Evolution
 from nas_cli.strategies.predicted_evolution import PredictedEvolution
 from nas_cli.strategies.scored_front import CostName, FrontOfHistory
-from nas_cli.strategy import Problem, WeightSharingStrategy
+from nas_cli.strategy import Problem
 from nas_cli.supernet import Gate, Supernet
 from nas_cli.training import Descent, State
+from nas_cli.weight_sharing import WeightSharingStrategy
 
 PHASES = (
     Phase(opens=(), share=0.3),

@@ -19,9 +19,10 @@ from nas_cli.space import SearchSpace
 from nas_cli.strategies.darts import frozen
 from nas_cli.strategies.evolution import Evolution
 from nas_cli.strategies.scored_front import CostName, FrontOfHistory
-from nas_cli.strategy import Problem, WeightSharingStrategy
+from nas_cli.strategy import Problem
 from nas_cli.supernet import Gate
 from nas_cli.training import Descent, State, mean_of
+from nas_cli.weight_sharing import WeightSharingStrategy
 
 
 class OneShot(WeightSharingStrategy):

@@ -5,9 +5,10 @@ import random
 from nas_cli.accuracy_predictor import AccuracyPredictor, check_observations
 from nas_cli.architecture import Architecture
 from nas_cli.evaluator import Evaluation, Evaluator
+from nas_cli.sampling import Proposal, SamplingStrategy
 from nas_cli.seeds import seed_for
 from nas_cli.strategies.evolution import Evolution
-from nas_cli.strategy import Problem, Proposal, SamplingStrategy
+from nas_cli.strategy import Problem
 
 
 class PredictedEvolution(SamplingStrategy):

@@ -13,8 +13,9 @@ from nas_cli.evaluator import Evaluation, Evaluator
 from nas_cli.evaluators.zero_cost import ScoreName, Scorer
 from nas_cli.recipe import Count
 from nas_cli.run import Run
+from nas_cli.sampling import Proposal, SamplingStrategy
 from nas_cli.seeds import seed_for
-from nas_cli.strategy import Found, Problem, Proposal, SamplingStrategy
+from nas_cli.strategy import Found, Problem
 
 
 class Predictor(SamplingStrategy):

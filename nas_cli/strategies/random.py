@@ -3,8 +3,9 @@
 import random
 
 from nas_cli.recipe import Count
+from nas_cli.sampling import Proposal, SamplingStrategy
 from nas_cli.seeds import seed_for
-from nas_cli.strategy import Problem, Proposal, SamplingStrategy
+from nas_cli.strategy import Problem
 
 
 class RandomSearch(SamplingStrategy):

@@ -10,8 +10,9 @@ from nas_cli.budget import TRIES
 from nas_cli.controller import Controller, architectures_of, make_policy
 from nas_cli.evaluator import Evaluation
 from nas_cli.recipe import Count, NonNegative, Positive, Share
+from nas_cli.sampling import Proposal, SamplingStrategy
 from nas_cli.seeds import seed_for, stream
-from nas_cli.strategy import Problem, Proposal, SamplingStrategy
+from nas_cli.strategy import Problem
 
 MOST_REPEATS = 3
 """Samples in a row whose score is remembered, after which one is scored again."""

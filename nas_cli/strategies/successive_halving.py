@@ -9,8 +9,9 @@ from nas_cli.architecture import Architecture
 from nas_cli.errors import ConfigError
 from nas_cli.evaluator import Evaluation, Evaluator
 from nas_cli.recipe import Count
+from nas_cli.sampling import Proposal, SamplingStrategy
 from nas_cli.seeds import seed_for
-from nas_cli.strategy import Problem, Proposal, SamplingStrategy
+from nas_cli.strategy import Problem
 
 
 class SuccessiveHalving(SamplingStrategy):
