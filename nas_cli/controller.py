@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from nas_cli.architecture import Architecture, Choice
 from nas_cli.errors import ConfigError
+from nas_cli.optimizers import Adam
 from nas_cli.seeds import seeded
 from nas_cli.training import State
 
@@ -117,7 +118,7 @@ class Reinforce:
         entropy_weight: float,
     ) -> None:
         self.controller = controller
-        self.optimizer = torch.optim.Adam(controller.parameters(), lr=learning_rate)
+        self.optimizer = Adam(controller.parameters(), lr=learning_rate)
         self.baseline_decay = baseline_decay
         self.entropy_weight = entropy_weight
         self.baseline: float | None = None  # the first reward

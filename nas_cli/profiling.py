@@ -12,6 +12,7 @@ from nas_cli.architecture import Architecture, Json
 from nas_cli.cost import Cost, cost_of
 from nas_cli.data import ImageInfo
 from nas_cli.memory import MEBIBYTE, bytes_of, peak_bytes
+from nas_cli.optimizers import SGD
 from nas_cli.seeds import seeded
 from nas_cli.space import SearchSpace
 from nas_cli.timing import Conditions, Timing, forward_of, measure
@@ -93,7 +94,7 @@ def _training_step(network: nn.Module, shape: tuple[int, ...], device: torch.dev
     """One step of SGD with momentum, which it makes anew, as the first step of a training does."""
     images = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.zeros(shape[0], dtype=torch.long, device=device)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9)
+    optimizer = SGD(network.parameters(), lr=0.0, momentum=0.9)
 
     def step() -> None:
         network.train()

@@ -13,6 +13,7 @@ from nas_cli import ranks
 from nas_cli.architecture import Json
 from nas_cli.data import Batch
 from nas_cli.errors import DivergedError
+from nas_cli.optimizers import SGD
 from nas_cli.progress import Progress
 from nas_cli.recipe import Recipe
 from nas_cli.run import Run
@@ -72,7 +73,7 @@ class Descent:
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
         self.num_steps = epochs * steps_per_epoch
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = SGD(
             self.parameters,
             lr=recipe.learning_rate,
             momentum=recipe.momentum,

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from nas_cli import ranks
 from nas_cli.data import Batch
 from nas_cli.errors import ConfigError, UnsupportedError
+from nas_cli.optimizers import Adam
 from nas_cli.recipe import NonNegative, Positive, Share
 from nas_cli.seeds import stream
 from nas_cli.strategy import Problem
@@ -61,7 +62,7 @@ class Darts(WeightSharingStrategy):
         self.warmup_epochs = warmup_epochs
         self.warming_up = warmup_epochs > 0
         self.logits = self.initial_parameters("gate logits", self.supernet.gate_shapes)
-        self.optimizer = torch.optim.Adam(
+        self.optimizer = Adam(
             self.logits,
             lr=learning_rate,
             betas=cast(tuple[float, float], tuple(betas)),

@@ -12,6 +12,7 @@ from nas_cli.architecture import Architecture
 from nas_cli.data import Batch
 from nas_cli.errors import ConfigError
 from nas_cli.evaluator import Evaluator
+from nas_cli.optimizers import Adam
 from nas_cli.recipe import Count, Positive
 from nas_cli.run import Run
 from nas_cli.seeds import stream
@@ -74,7 +75,7 @@ class OneShot(WeightSharingStrategy):
             nn.Parameter((1e-3 * torch.randn(shape, generator=draws)).to(device))
             for shape in self.supernet.gate_shapes
         ]
-        self.optimizer = torch.optim.Adam(self.logits, lr=path_learning_rate or 3e-4, betas=(0.5, 0.999))
+        self.optimizer = Adam(self.logits, lr=path_learning_rate or 3e-4, betas=(0.5, 0.999))
 
     def batches(self, first: int, last: int) -> Iterator[tuple[Batch, ...]]:
         """Where no path weights learn, the architecture's part waits for the evolution."""
