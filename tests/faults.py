@@ -115,7 +115,7 @@ class Case:
     ) -> "subprocess.Popen[str]":
         """A run of it in that folder, which works when this returns."""
         process = nas(*self.words, *words, f"hydra.run.dir={folder}", begin=begin, set_to=set_to)
-        wait_for(process, lambda: (folder / "status.json").exists())
+        wait_for(process, lambda: (folder / "config.yaml").exists())
         return process
 
     def in_the_middle(self, rng: random.Random) -> float:

@@ -464,6 +464,28 @@ def test_a_value_that_could_not_be_loaded_is_refused_on_saving(saved: Run) -> No
     assert saved.load_checkpoint() is not None
 
 
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from nas_cli.errors import NasError
+from nas_cli.run.tensorboard import TensorBoard
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+curves = TensorBoard(Path(sys.argv[1]) / "tensorboard")
+try:
+    curves.add({"epoch": 1, "train_loss": 2.0})
+except NasError as error:
+    print(error)
+curves.close()
+"""
+
+
+def test_curves_that_are_not_taken_are_told_of_once(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "tensorboard could not be written (File too large)" in done.stdout
+    assert not done.stderr
+
+
 # Memory
 
 
@@ -475,6 +497,14 @@ def test_no_memory_left_is_a_sentence_with_remedies(folder: Path) -> None:
         torch.empty(2**50)
     assert "can't allocate memory" in str(caught.value.__cause__)
     assert "no memory left" in str(Run.open(folder).status()["error"])
+
+
+def test_no_memory_for_a_thread_is_told_of_as_well(folder: Path) -> None:
+    with (
+        pytest.raises(TrainingError, match="no memory left"),
+        Run.create(folder, "search", CONFIG),
+    ):
+        raise RuntimeError("can't start new thread")  # as Python has it
 
 
 def test_a_convolution_without_memory_is_told_of_as_well(folder: Path) -> None:

@@ -270,8 +270,8 @@ class Run:
             self.log.debug("%s", _one_line(error), exc_info=error if unexpected else None)
 
 
-OUT_OF_MEMORY = ("can't allocate memory", "could not create a primitive")
-"""How torch's own allocator on the CPU and the library of its convolutions (oneDNN) say it."""
+OUT_OF_MEMORY = ("can't allocate memory", "could not create a primitive", "can't start new thread")
+"""How torch's own allocator on the CPU, the library of its convolutions (oneDNN) and Python say it."""
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,5 +52,18 @@ class TensorBoard:
             # Importing it takes longer than many a command.
             from torch.utils.tensorboard import SummaryWriter
 
+            _tell_its_errors_once()
             self._writer = SummaryWriter(str(self._folder), purge_step=self._hidden_from)
         return self._writer
+
+
+@functools.cache
+def _tell_its_errors_once() -> None:
+    """`add` and `close` raise what could not be written; TensorBoard's thread is not to print it as well."""
+    tell = threading.excepthook
+
+    def tell_of_others(failed: threading.ExceptHookArgs) -> None:
+        if not type(failed.thread).__module__.startswith("tensorboard."):
+            tell(failed)
+
+    threading.excepthook = tell_of_others
