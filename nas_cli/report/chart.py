@@ -14,6 +14,8 @@ Point = tuple[float, float]
 
 WIDTH, HEIGHT = 420.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 62.0, 14.0, 30.0, 40.0
+LETTER = 6.6
+"""How wide a letter beside an axis is."""
 MOST_MARKS = 60
 UNITS = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"), (0.0, 1.0, ""))
 """From which value on ticks are written in which unit, and its letter."""
@@ -128,7 +130,7 @@ def _steps(points: Sequence[Point]) -> list[Point]:
 def heat_map(title: str, x: str, shades: Shades, *, labelled: bool) -> Markup:
     """With labels, rows and columns have names, and each column a tooltip; else it is small and plain."""
     rows, columns = shades.rows, shades.columns
-    left, line = (8.0 + 6.6 * max(map(len, rows)), 18.0) if labelled else (2.0, 9.0)
+    left, line = (8.0 + LETTER * max(map(len, rows)), 18.0) if labelled else (2.0, 9.0)
     above, right = (6.0, WIDTH - RIGHT) if labelled else (2.0, WIDTH - 2.0)
     height, step = line * len(rows), (right - left) / len(columns)
     levels = _levels(shades.values, shades.top)
@@ -159,8 +161,9 @@ def bar_chart(title: str, bars: Sequence[tuple[str, float, str]]) -> Markup:
 def _axes(x: str, y: str, points: Iterable[Point]) -> tuple[Axis, Axis]:
     finite = [point for point in points if all(map(math.isfinite, point))]
     xs, ys = ([point[k] for point in finite] or [0.0] for k in (0, 1))
-    across = Axis(x, *_wide(min(xs), max(xs), 0.0), LEFT, WIDTH - RIGHT)
-    return across, Axis(y, *_wide(min(ys), max(ys), 0.06), HEIGHT - BOTTOM, TOP)
+    upward = Axis(y, *_wide(min(ys), max(ys), 0.06), HEIGHT - BOTTOM, TOP)
+    beside = 24.0 + LETTER * max(len(label) for _, label in upward.ticks)
+    return Axis(x, *_wide(min(xs), max(xs), 0.0), max(LEFT, beside), WIDTH - RIGHT), upward
 
 
 def _wide(low: float, high: float, margin: float) -> Point:
@@ -178,10 +181,10 @@ def _frame(x: Axis, y: Axis) -> Markup:
     parts = []
     for value, label in y.ticks:
         rule = Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>')
-        parts.append(rule.format(LEFT, WIDTH - RIGHT, y(value), y(value)))
-        parts.append(_text(LEFT - 6, y(value) + 4, label, "end"))
-    parts += [_text(x(value), HEIGHT - BOTTOM + 16, label, "middle") for value, label in x.ticks]
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x.label, "middle", "label"))
+        parts.append(rule.format(x.start, WIDTH - RIGHT, y(value), y(value)))
+        parts.append(_text(x.start - 6, y(value) + 4, label, "end"))
+    parts += [_text(x(value), HEIGHT - BOTTOM + 18, label, "middle") for value, label in x.ticks]
+    parts.append(_text((x.start + WIDTH - RIGHT) / 2, HEIGHT - 6, x.label, "middle", "label"))
     turned = Markup(
         '<text class="label" text-anchor="middle" transform="translate(13 {}) rotate(-90)">{}</text>'
     )

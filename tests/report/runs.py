@@ -48,8 +48,8 @@ def gates_of(share: float) -> list[Json]:
 NAMES: Json = {"rows": [["normal.0-1", "normal.0-2"]], "candidates": [["skip_connect", "conv"]]}
 
 
-def make_gradient_search(folder: Path, epochs: int = 3) -> Path:
-    """With curves, gates and skips."""
+def make_gradient_search(folder: Path, epochs: int = 3, fall_of_entropy: float = 0.1) -> Path:
+    """With curves, gates and skips; the entropy falls by so much an epoch."""
     lines: list[dict[str, Json]] = [
         {
             "epoch": k,
@@ -57,7 +57,7 @@ def make_gradient_search(folder: Path, epochs: int = 3) -> Path:
             "valid_loss": 2.2 / k,
             "valid_accuracy": 50.0 + k,
             "seconds": 0.001,
-            "gate_entropy": 1 - 0.1 * k,
+            "gate_entropy": 1 - fall_of_entropy * k,
             "skip_share_normal": 0.5,
             "gates": gates_of(0.5 + 0.1 * k / epochs),
         }

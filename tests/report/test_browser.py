@@ -33,7 +33,11 @@ frame.onload = () => {{
     const scale = rectangle.width / chart.viewBox.baseVal.width;
     const letters = [...chart.querySelectorAll("text")].map(text =>
       parseFloat(view.getComputedStyle(text).fontSize) * scale);
-    return {{name: chart.getAttribute("aria-label"), box: [box.width, box.height],
+    const overlap = (one, other) => one.left < other.right && other.left < one.right
+      && one.top < other.bottom && other.top < one.bottom;
+    const boxes = [...chart.querySelectorAll("text")].map(text => text.getBoundingClientRect());
+    const overlaps = boxes.flatMap((one, k) => boxes.slice(k + 1).filter(other => overlap(one, other))).length;
+    return {{name: chart.getAttribute("aria-label"), box: [box.width, box.height], overlaps,
             size: [rectangle.width, rectangle.height], letters: Math.min(99, ...letters)}};
   }});
   const images = [...page.images].map(image => [image.naturalWidth, image.getBoundingClientRect().width]);
@@ -96,6 +100,13 @@ def test_a_phone_need_not_scroll_sideways_or_read_tiny_letters(report: Path) -> 
     seen = look_at(report, PHONE)
     assert cast(int, seen["wide"]) <= cast(int, seen["screen"])
     assert min(cast(float, chart["letters"]) for chart in cast(list[dict[str, object]], seen["charts"])) > 9
+
+
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_no_label_lies_over_another(tmp_path: Path, width: int) -> None:
+    (page,) = write_report(make_gradient_search(tmp_path / "run", fall_of_entropy=1e-5))
+    charts = cast(list[dict[str, object]], look_at(page, width)["charts"])
+    assert {chart["name"]: chart["overlaps"] for chart in charts if chart["overlaps"]} == {}
 
 
 def test_a_comparison_fits_a_phone_too(tmp_path: Path) -> None:
