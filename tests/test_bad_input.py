@@ -143,6 +143,7 @@ def tells(told: str, *parts: str) -> None:
         (["~seed"], ["seed= is needed: a whole number at least 0"]),
         (["+top=3"], ["top: there is no such setting", "There are: space", "seed"]),
         (["hydra.bogus=1"], ["hydra.bogus=1"]),
+        (["+=[]"], ["cannot read these settings", "+=[]", "key=value"]),
         (
             ["recipe.learning_rate=0.0001"],
             ["recipe.learning_rate=0.0001", "recipe.final_learning_rate=0.001", "Lower it"],
@@ -183,6 +184,13 @@ def test_a_wrong_setting_is_told_with_what_is_allowed(
     refused: Refused, words: list[str], parts: list[str]
 ) -> None:
     tells(refused("search", *SMOKE, *words), *parts)
+
+
+def test_a_file_of_settings_that_is_one_word_is_named(refused: Refused) -> None:
+    Path("mine", "strategy").mkdir(parents=True)
+    Path("mine", "strategy", "mine.yaml").write_text("'-1'\n")
+    told = refused("search", "--config-dir", "mine", "strategy=mine")
+    tells(told, "mine/strategy/mine.yaml holds no settings (it is one word)", "`order: 1`")
 
 
 def test_a_misspelt_key_is_told_also_where_a_genotype_brings_the_space(refused: Refused) -> None:
@@ -445,6 +453,11 @@ def test_a_history_of_other_settings_is_refused_and_kept(refused: Refused) -> No
 def test_a_wrong_config_of_a_run_to_resume_is_told(refused: Refused, old: str, new: str, said: str) -> None:
     edit(interrupted("shared") / "config.yaml", old, new)
     assert said in refused("search", "--resume", "shared")
+
+
+def test_a_search_whose_settings_lost_a_part_is_told_with_the_part(refused: Refused) -> None:
+    edit(Path("shared", "config.yaml"), "space:", "spice:")
+    tells(refused("derive", "run=shared"), "shared/config.yaml is damaged: it has no space", "Restore")
 
 
 def test_a_retrain_is_not_resumed_as_a_search(refused: Refused) -> None:

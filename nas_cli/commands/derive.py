@@ -45,7 +45,7 @@ def run(config: DictConfig, folder: Path, *, resume: bool = False) -> None:
     """
     search = Run.open(find_run(config.run, Path("outputs"), "search"))
     info = ImageInfo.from_json(cast(dict[str, object], search.read_json("images.json")))
-    space = build(SearchSpace, OmegaConf.create(cast(dict[str, Json], search.config["space"])), info)
+    space = build(SearchSpace, OmegaConf.create(search.settings("space")), info)
     limits = _limits(config, search, space, info)
     candidates = _choose(search, space, config.top, config.epoch, limits)
     with Run.create(folder, "derive", plain(config)) as run:
@@ -189,9 +189,8 @@ def _of_epoch(search: Run, space: SearchSpace, epoch: int) -> Candidate:
 
 
 def _origin(search: Run, **where: Json) -> dict[str, Json]:
-    strategy = cast(dict[str, Json], search.config["strategy"])
-    name = str(strategy["_target_"]).rsplit(".", 1)[-1]
-    return {"strategy": name, "seed": search.config["seed"], "run": str(search.folder), **where}
+    name = str(search.settings("strategy").get("_target_")).rsplit(".", 1)[-1]
+    return {"strategy": name, "seed": search.seed, "run": str(search.folder), **where}
 
 
 def _distinct(space: SearchSpace, candidates: list[Candidate]) -> list[Candidate]:

@@ -93,11 +93,9 @@ def _make_evaluator_anew(config: Mapping[str, Json]) -> Evaluator:
 
 
 def _found_by(run: Run, found: Found, evaluator: Evaluator) -> dict[str, Json]:
-    strategy = run.config["strategy"]
-    assert isinstance(strategy, dict)
     return {
-        "strategy": str(strategy["_target_"]).rsplit(".", 1)[-1],
-        "seed": run.config["seed"],
+        "strategy": str(run.settings("strategy")["_target_"]).rsplit(".", 1)[-1],
+        "seed": run.seed,
         "run": str(run.folder),
         "score": found.evaluation.score,
         "unit": evaluator.unit,

@@ -108,8 +108,8 @@ def make_genotype(
 ) -> Genotype:
     """The file form, with the config nodes of the run that it came from."""
     return Genotype(
-        space=cast(dict[str, Json], run.config["space"]),
+        space=run.settings("space"),
         choices=space.options_of(architecture),
-        dataset=cast(dict[str, Json], run.config["dataset"]),
+        dataset=run.settings("dataset"),
         found_by=found_by,
     )

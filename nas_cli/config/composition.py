@@ -182,6 +182,10 @@ def _readable_errors(request: Request) -> Iterator[None]:
         raise ConfigError(explain(error, request.overrides, _offer(request), _known_keys(request))) from error
     except UNREADABLE as error:
         raise ConfigError(_unreadable_yaml(request.config_dir) or str(error)) from error
+    except AssertionError as error:  # Hydra's own, for what it does not expect: `+=[]`, a YAML of one word
+        given = " ".join(request.overrides)
+        told = f"Hydra cannot read these settings: {given}. Write group=option or key=value."
+        raise ConfigError(_unreadable_yaml(request.config_dir) or told) from error
 
 
 def _unreadable_yaml(folder: Path | None) -> str:
@@ -190,6 +194,8 @@ def _unreadable_yaml(folder: Path | None) -> str:
         try:
             found = OmegaConf.load(file)
             reason = "" if isinstance(found, DictConfig) else "it is a list"
+        except AssertionError:  # OmegaConf's own, for a text that is none of its kinds
+            reason = "it is one word"
         except (*UNREADABLE, OmegaConfBaseException) as error:
             reason = " ".join(str(error).split())
         if reason:

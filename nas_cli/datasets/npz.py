@@ -1,7 +1,5 @@
 """Images in one .npz file of numpy arrays: the layout of Keras and of MedMNIST (arXiv:2110.14795)."""
 
-import zipfile
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from nas_cli.archives import BROKEN
 from nas_cli.data import Dataset, ImageData, Images
 from nas_cli.datasets.assembly import CHUNK, SIZES, assemble
 from nas_cli.errors import DataError
@@ -28,7 +27,6 @@ LAYOUTS: tuple[tuple[Pair, Pair, Pair], ...] = (
 NEEDED = (
     "x_train, y_train, x_test, y_test, or as in MedMNIST train_images, train_labels, test_images, test_labels"
 )
-BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class Npz(Dataset):

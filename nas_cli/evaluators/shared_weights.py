@@ -60,8 +60,8 @@ class SharedWeights(Evaluator):
         if supernet is None:
             search = _search_of(run, info)
             supernet = _trained_supernet(problem, search)
-            settings = cast(Mapping[str, float], search.config["recipe"])
-            weights_share, split_seed = settings["weights_share"], cast(int, search.config["seed"])
+            settings = cast(Mapping[str, float], search.settings("recipe"))
+            weights_share, split_seed = settings["weights_share"], search.seed
         self.supernet = supernet
         weights_part, score_part = problem.data.split(weights_share, split_seed)
         self.score_part = _limited(score_part, max_images, split_seed)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nas_cli.architecture import Architecture
+from nas_cli.archives import BROKEN
 from nas_cli.errors import ConfigError, DataError, UnsupportedError
 from nas_cli.evaluator import Evaluation, Evaluator
 from nas_cli.recipe import Count, Positive
@@ -117,7 +118,7 @@ def read_table(path: str) -> Table:
         raise DataError(
             f"evaluator.path={path}: there is no such file. Give the .npz file of a benchmark's table."
         ) from error
-    except (OSError, ValueError, KeyError) as error:
+    except (*BROKEN, KeyError) as error:
         raise DataError(
             f"evaluator.path={path} is no benchmark table: an .npz file with the array `arch` and columns "
             f"such as `c10_val12` is needed ({error})."

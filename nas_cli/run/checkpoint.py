@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from nas_cli.archives import BROKEN
 from nas_cli.errors import RunError
 from nas_cli.run.files import keep_and_write
 
@@ -99,6 +100,6 @@ def read_archive(path: Path) -> dict[str, object] | None:
             if archive.testzip() is not None:
                 return None
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError):
+    except (*BROKEN, pickle.UnpicklingError):
         return None
     return content if isinstance(content, dict) else None

@@ -91,6 +91,27 @@ class Run:
         run._seconds_before = float(str(status["seconds"]))
         return run
 
+    def settings(self, group: str) -> dict[str, Json]:
+        """Those of one group of its config. Raises RunError where config.yaml has lost them."""
+        found = self.config.get(group)
+        if not isinstance(found, dict):
+            raise self._lost(group)
+        return found
+
+    @property
+    def seed(self) -> int:
+        """Raises RunError where config.yaml has lost it."""
+        found = self.config.get("seed")
+        if not isinstance(found, int):
+            raise self._lost("seed")
+        return found
+
+    def _lost(self, key: str) -> RunError:
+        return RunError(
+            f"{self.folder / 'config.yaml'} is damaged: it has no {key}. "
+            "Restore the file, or start a new run with the settings you want."
+        )
+
     def follow(self, tracker: Tracker | None) -> None:
         """Tell that tracker of the run too; call it before `with run:`."""
         self._tracking.tracker = tracker

@@ -139,6 +139,17 @@ def test_a_file_of_something_else_is_refused(path: Path) -> None:
         Npz(path=str(path.with_suffix(".npy"))).load()
 
 
+@pytest.mark.parametrize(("place", "value"), [(6, 64), (8, 1), (10, 14), (10, 8), (10, 99), (20, 7), (28, 9)])
+def test_a_wrong_byte_in_the_directory_is_told(path: Path, place: int, value: int) -> None:
+    """Version, flags (1: there is a password), compression (14: LZMA, 8: deflate), sizes."""
+    np.savez(path, allow_pickle=True, **keras_arrays())
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + place] = value
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"no readable \.npz file"):
+        Npz(path=str(path)).load()
+
+
 def test_a_torn_file_is_refused(path: Path) -> None:
     np.savez_compressed(path, allow_pickle=True, **keras_arrays())
     content = bytearray(path.read_bytes())

@@ -36,7 +36,8 @@ frame.onload = () => {{
     const overlap = (one, other) => one.left < other.right && other.left < one.right
       && one.top < other.bottom && other.top < one.bottom;
     const boxes = [...chart.querySelectorAll("text")].map(text => text.getBoundingClientRect());
-    const overlaps = boxes.flatMap((one, k) => boxes.slice(k + 1).filter(other => overlap(one, other))).length;
+    const pairs = boxes.flatMap((one, k) => boxes.slice(k + 1).map(other => [one, other]));
+    const overlaps = pairs.filter(pair => overlap(...pair)).length;
     return {{name: chart.getAttribute("aria-label"), box: [box.width, box.height], overlaps,
             size: [rectangle.width, rectangle.height], letters: Math.min(99, ...letters)}};
   }});
