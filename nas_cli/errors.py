@@ -9,7 +9,7 @@ NasError
 │   └── UnsupportedError  a combination that has no meaning, and what would work
 ├── TrainingError       the work itself failed; what was saved stays             exit code 1
 │   └── DivergedError   a loss or a weight is no longer finite
-└── Interrupted         a signal asked to stop; state was saved                  exit code 130 or 143
+└── Interrupted         a signal asked to stop; state was saved                  exit code 129, 130 or 143
 """
 
 
@@ -52,7 +52,7 @@ class DivergedError(TrainingError):
 
 
 class Interrupted(NasError):  # noqa: N818 - it is no error
-    """Raised after the state was saved; `signal_number` is 2 (SIGINT) or 15 (SIGTERM)."""
+    """Raised after the state was saved; `signal_number` is 1 (SIGHUP), 2 (SIGINT) or 15 (SIGTERM)."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message, signal_number)

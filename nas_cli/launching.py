@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 
 from nas_cli import errors
 from nas_cli.errors import ConfigError, Interrupted, NasError, TrainingError, UnsupportedError
-from nas_cli.run.signals import HANDLED
+from nas_cli.run.signals import handled
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -199,7 +199,7 @@ class _Forwarding:
 
     def __enter__(self) -> "_Forwarding":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._forward) for number in HANDLED}
+            self._before = {number: signal.signal(number, self._forward) for number in handled()}
         return self
 
     def __exit__(self, *error: object) -> None:

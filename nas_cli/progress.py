@@ -1,8 +1,10 @@
 """What a command shows while it works, and the table it closes with."""
 
+import os
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +15,19 @@ from rich.table import Column
 from rich.text import Text
 
 PACE_UNITS = 20
+
+
+class Output(Console):
+    """A console whose reader may go away: what is written is then written for nobody, and the work goes on.
+
+    Rich would end the program: `nas search | head` would end a search of days.
+    """
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
 
 
 class Progress:
@@ -37,7 +52,7 @@ class Progress:
         self._unit = unit
         self._interval = interval
         self._next = 0.0
-        self._console = console or Console(stderr=True)
+        self._console = console or Output(stderr=True)
         self._last = -1
         self._pace: deque[tuple[float, int]] = deque(maxlen=PACE_UNITS)
         self._start = time.monotonic()
@@ -48,14 +63,16 @@ class Progress:
         self._start = time.monotonic()
         if self._display is not None:
             self._task = self._display.add_task(self._title, total=self._total, unit=self._unit, figures="")
-            self._display.start()
+            with self._while_there_is_a_reader():
+                self._display.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._display is not None:
-            self._display.stop()
+            with self._while_there_is_a_reader():
+                self._display.stop()
 
     def update(self, completed: int, **figures: float | str) -> None:
         """Show that many units as done. Without a terminal, a count that was shown before is not repeated."""
@@ -63,7 +80,10 @@ class Progress:
             return
         self._next = time.monotonic() + self._interval
         text = "  ".join(f"{name.replace('_', ' ')} {_format(value)}" for name, value in figures.items())
-        left = self._time_left(completed)
+        with self._while_there_is_a_reader():
+            self._show(completed, text, self._time_left(completed))
+
+    def _show(self, completed: int, text: str, left: str) -> None:
         if self._display is not None:
             self._display.update(self._task, completed=completed, figures=_join(text, left))
         elif completed > self._last:
@@ -75,7 +95,17 @@ class Progress:
     def move(self, completed: float) -> None:
         """Move a terminal's bar within a unit; plain lines wait for the unit to be done."""
         if self._display is not None:
-            self._display.update(self._task, completed=completed)
+            with self._while_there_is_a_reader():
+                self._display.update(self._task, completed=completed)
+
+    @contextmanager
+    def _while_there_is_a_reader(self) -> Iterator[None]:
+        """A terminal that was closed takes nothing more; the work goes on until it is told to stop."""
+        try:
+            yield
+        except OSError:
+            self._console.quiet = True
+            self._display = None
 
     def _time_left(self, completed: int) -> str:
         if not self._pace:
@@ -100,7 +130,7 @@ class Progress:
 
 def print_table(title: str, rows: Mapping[str, str], console: Console | None = None) -> None:
     """The closing table, on stdout: every value whole on its line, coloured on a terminal only."""
-    console = console or Console()
+    console = console or Output()
     width = max(map(len, rows), default=0)
     console.print(Text(title, style="bold"), soft_wrap=True)
     for name, value in rows.items():

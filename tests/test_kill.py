@@ -75,7 +75,9 @@ def test_a_killed_retrain_ends_in_the_same_weights(tmp_path: Path) -> None:
         assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_saves_and_prints_how_to_go_on(tmp_path: Path, number: int, code: int) -> None:
     folder = tmp_path / "run"
     process = nas(*SEARCH, "recipe.epochs=500", f"hydra.run.dir={folder}")

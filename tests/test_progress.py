@@ -1,11 +1,13 @@
+import errno
 import io
+import os
 import re
 import time
 
 import pytest
 from rich.console import Console
 
-from nas_cli.progress import Progress, duration, print_table
+from nas_cli.progress import Output, Progress, duration, print_table
 
 
 def plain() -> Console:
@@ -28,6 +30,32 @@ def test_without_a_terminal_each_unit_is_one_plain_line() -> None:
         r"search: epoch 1/2  loss 2\.303  images a second 12,346  phase warm-up \[1\]  \d+s left", first
     )
     assert second == "search: epoch 2/2  loss 1.5  0s left"
+
+
+def test_a_reader_that_goes_away_ends_the_output_and_not_the_work() -> None:
+    """As in `nas search | head -1`, and where a terminal is closed."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as file:
+        console = Output(file=file, force_terminal=False)
+        os.close(reading)
+        with Progress("search", 2, console=console) as progress:
+            progress.update(1)
+            progress.update(2)
+        assert console.quiet
+        print_table("search", {"score": "1"}, Output(file=file, force_terminal=False))
+
+
+def test_a_terminal_that_is_closed_ends_the_bar_and_not_the_work() -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    console = Output(file=Closed(), force_terminal=True)
+    with Progress("search", 2, console=console) as progress:
+        progress.move(0.5)
+        progress.update(1)
+        progress.update(2)
+    assert console.quiet
 
 
 def test_what_an_earlier_process_did_says_nothing_about_the_time_left() -> None:

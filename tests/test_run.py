@@ -123,7 +123,7 @@ def test_an_error_of_ours_is_written_as_its_sentence(folder: Path) -> None:
     assert "Traceback" not in (folder / "search.log").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_only_asks_to_stop(folder: Path, number: signal.Signals) -> None:
     before = signal.getsignal(number)
 
@@ -140,6 +140,17 @@ def test_a_signal_only_asks_to_stop(folder: Path, number: signal.Signals) -> Non
     assert stopped.value.exit_code == 128 + number
     assert status_of(folder)["status"] == "interrupted"
     assert signal.getsignal(number) == before
+
+
+def test_a_run_under_nohup_outlives_its_terminal(folder: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Run.create(folder, "search", CONFIG) as run:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert run.signal_received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert status_of(folder)["status"] == "done"
 
 
 def test_the_second_interrupt_stops_at_once(folder: Path) -> None:
