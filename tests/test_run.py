@@ -1,3 +1,4 @@
+import errno
 import importlib.metadata
 import json
 import logging
@@ -510,17 +511,20 @@ def test_no_memory_left_is_a_sentence_with_remedies(folder: Path) -> None:
     assert "no memory left" in str(Run.open(folder).status()["error"])
 
 
-def test_no_memory_for_a_thread_is_told_of_as_well(folder: Path) -> None:
-    with (
-        pytest.raises(TrainingError, match="no memory left"),
-        Run.create(folder, "search", CONFIG),
-    ):
-        raise RuntimeError("can't start new thread")  # as Python has it
-
-
-def test_a_convolution_without_memory_is_told_of_as_well(folder: Path) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("can't start new thread"),
+        RuntimeError("could not create a primitive"),
+        ImportError("/lib/_c.so: failed to map segment from shared object"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    ],
+)
+def test_no_memory_for_a_thread_a_convolution_a_library_or_a_file_is_told_of_as_well(
+    folder: Path, error: Exception
+) -> None:
     with pytest.raises(TrainingError, match="no memory left"), Run.create(folder, "search", CONFIG):
-        raise RuntimeError("could not create a primitive")
+        raise error
 
 
 # The log

@@ -291,15 +291,22 @@ class Run:
             self.log.debug("%s", _one_line(error), exc_info=error if unexpected else None)
 
 
-OUT_OF_MEMORY = ("can't allocate memory", "could not create a primitive", "can't start new thread")
-"""How torch's own allocator on the CPU, the library of its convolutions (oneDNN) and Python say it."""
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "could not create a primitive",
+    "can't start new thread",
+    "failed to map segment",
+    "Cannot allocate memory",
+)
+"""How torch's own allocator on the CPU, the library of its convolutions (oneDNN), Python and the C library say it."""
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Torch raises an error of its own on GPUs, and a RuntimeError on the CPU."""
+    """Torch has an error of its own on GPUs, and a RuntimeError on the CPU; libraries and files have others."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    kinds = RuntimeError, ImportError, OSError
+    return isinstance(error, kinds) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def _outcome(error: BaseException | None) -> str:
