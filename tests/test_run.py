@@ -3,6 +3,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+import psutil
 import pytest
 import torch
 
@@ -525,6 +527,18 @@ def test_no_memory_for_a_thread_a_convolution_a_library_or_a_file_is_told_of_as_
 ) -> None:
     with pytest.raises(TrainingError, match="no memory left"), Run.create(folder, "search", CONFIG):
         raise error
+
+
+def test_a_library_that_fails_without_a_reason_at_the_limit_of_memory_has_none_left(folder: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(SystemError), Run.create(folder, "search", CONFIG):
+        raise SystemError("error return without exception set")
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms, limits[1]))
+    try:
+        with pytest.raises(TrainingError, match="no memory left"), Run.create(folder / "2", "search", CONFIG):
+            raise SystemError("error return without exception set")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 # The log

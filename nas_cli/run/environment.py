@@ -31,6 +31,14 @@ def peak_memory_mb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
 
 
+def is_out_of_addresses() -> bool:
+    """Where a limit is set (`ulimit -v`), this process has nearly reached it."""
+    import psutil
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return limit != resource.RLIM_INFINITY and bool(psutil.Process().memory_info().vms > 0.95 * limit)
+
+
 def peak_gpu_memory_mb() -> float | None:
     """The most that tensors held on the GPU so far; None where no GPU was used."""
     torch = sys.modules.get("torch")

@@ -15,7 +15,7 @@ from typing import Self
 from nas_cli.architecture import Json
 from nas_cli.errors import Interrupted, NasError, RunError, TrainingError
 from nas_cli.run import checkpoint
-from nas_cli.run.environment import environment, peak_gpu_memory_mb, peak_memory_mb
+from nas_cli.run.environment import environment, is_out_of_addresses, peak_gpu_memory_mb, peak_memory_mb
 from nas_cli.run.files import FolderLock, JsonLines, to_json, write_atomically
 from nas_cli.run.log import RunLog
 from nas_cli.run.lookup import claim, read_config, read_json, read_status
@@ -298,13 +298,15 @@ OUT_OF_MEMORY = (
     "failed to map segment",
     "Cannot allocate memory",
 )
-"""How torch's own allocator on the CPU, the library of its convolutions (oneDNN), Python and the C library say it."""
+"""How torch's allocator on the CPU, its convolutions' library (oneDNN), Python and the C library say it."""
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Torch has an error of its own on GPUs, and a RuntimeError on the CPU; libraries and files have others."""
+    """Torch has an error of its own on GPUs, a RuntimeError on the CPU; libraries have others, or none."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
+    if isinstance(error, SystemError):  # a library that failed and did not say why
+        return is_out_of_addresses()
     kinds = RuntimeError, ImportError, OSError
     return isinstance(error, kinds) and any(words in str(error) for words in OUT_OF_MEMORY)
 
