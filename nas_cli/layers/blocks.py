@@ -88,7 +88,7 @@ class BlockMix(torch.autograd.Function):
         for_matrices = torch.cat(
             [_gradient_of_matrices(gradient, blocks, ctx.num_sources) for blocks in groups]
         )
-        for_bias = sum_of_pixels(gradient) if ctx.needs_input_grad[2] else None
+        for_bias = gradient.sum(1) if ctx.needs_input_grad[2] else None
         return None, gradient if ctx.needs_input_grad[1] else None, for_bias, for_matrices, *for_groups
 
 
@@ -176,11 +176,10 @@ def inner_products(left: Tensor, right: Tensor) -> Tensor:
 
 
 def sum_of_pixels(blocks: Tensor) -> Tensor:
-    """(e, c); by a product, which reads them faster than a sum."""
-    ones = blocks.new_ones(1, blocks.shape[1])
-    if lie_side_by_side(blocks):
-        return (ones @ blocks.transpose(0, 1).flatten(1)).view(len(blocks), -1)
-    return torch.bmm(ones.expand(len(blocks), -1, -1), blocks).squeeze(1)
+    """(e, c); by a product where the edges lie side by side, which reads them faster than a sum."""
+    if not lie_side_by_side(blocks):
+        return blocks.sum(1)
+    return (blocks.new_ones(1, blocks.shape[1]) @ blocks.transpose(0, 1).flatten(1)).view(len(blocks), -1)
 
 
 class Stack(torch.autograd.Function):
