@@ -56,7 +56,7 @@ class SamplingStrategy(Strategy):
         """Learn from a score; called once for each proposal, in the order of the proposals."""
 
     def search(self, run: Run, evaluator: Evaluator) -> Found:
-        history = run.history() if run.resumed else []
+        history = run.evaluations() if run.resumed else []
         best: Found | None = None
         with Progress("search", self._limit(evaluator), unit="evaluation", interval=0.5) as progress:
             for count, evaluated in enumerate(

@@ -3,12 +3,12 @@
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
-from nas_cli.architecture import Architecture, Choice, GenotypeText, Option
+from nas_cli.architecture import Architecture, Choice, GenotypeText, Json, Option
 from nas_cli.errors import GenotypeError, UnsupportedError
 from nas_cli.supernet import Supernet, SupernetOptions
 
@@ -98,6 +98,18 @@ class SearchSpace(ABC):
             choice.name: choice.options[pick]
             for choice, pick in zip(self.choices, architecture.picks, strict=True)
         }
+
+    def architecture_at(self, picks: Sequence[Json]) -> Architecture:
+        """Of the number of one option a choice. Raises GenotypeError where these are no such numbers."""
+        sizes = [len(choice.options) for choice in self.choices]
+        numbers = tuple(pick for pick in picks if isinstance(pick, int))
+        fits = len(picks) == len(numbers) == len(sizes)
+        if fits and all(0 <= pick < size for pick, size in zip(numbers, sizes, strict=True)):
+            return Architecture(numbers)
+        raise GenotypeError(
+            f"{list(picks)} is no architecture of this space: it has {len(sizes)} choices, with "
+            f"{min(sizes)} to {max(sizes)} options, which are counted from 0."
+        )
 
     def architecture_of(self, options: Mapping[str, Option]) -> Architecture:
         """Read the form that `options_of` writes. Raises GenotypeError naming the choice that is wrong."""

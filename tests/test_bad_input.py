@@ -460,6 +460,20 @@ def test_a_search_whose_settings_lost_a_part_is_told_with_the_part(refused: Refu
     tells(refused("derive", "run=shared"), "shared/config.yaml is damaged: it has no space", "Restore")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"score"', '"scorn"', "sampled/history.jsonl, line 1 has no score"),
+        ('"picks": [', '"picks": [77, ', "is no architecture of this space: it has"),
+        ('"picks": [', '"picks": [-', "is no architecture of this space: it has"),
+    ],
+)
+def test_a_damaged_history_is_told_with_the_line(refused: Refused, old: str, new: str, said: str) -> None:
+    edit(Path("sampled", "history.jsonl"), old, new)
+    Path("sampled", "genotype.json").unlink()
+    assert said in refused("derive", "run=sampled")
+
+
 def test_a_retrain_is_not_resumed_as_a_search(refused: Refused) -> None:
     interrupted("trained")
     assert "`nas retrain --resume trained`" in refused("search", "--resume", "trained")

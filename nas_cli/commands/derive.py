@@ -149,10 +149,10 @@ def _found(search: Run, space: SearchSpace) -> list[Candidate]:
 
 def _scored(search: Run, space: SearchSpace) -> list[Candidate]:
     """The evaluated architectures of the history, the best of the highest fidelity first."""
-    records = sorted(search.history(), key=_rank, reverse=True)
+    records = sorted(search.evaluations(), key=_rank, reverse=True)
     return [
         Candidate(
-            Architecture(tuple(cast(list[int], record["picks"]))), _origin(search, score=record["score"])
+            space.architecture_at(cast(list[Json], record["picks"])), _origin(search, score=record["score"])
         )
         for record in records
     ]

@@ -24,6 +24,15 @@ from nas_cli.run.tensorboard import TensorBoard
 from nas_cli.run.tracking import Tracking
 from nas_cli.tracker import Tracker
 
+EVALUATION = {
+    "picks": list,
+    "fidelity": int | None,
+    "score": int | float,
+    "seconds": int | float,
+    "metrics": dict,
+}
+"""What every line of history.jsonl holds."""
+
 
 class Run:
     """Every file of a run folder is read and written here.
@@ -199,6 +208,18 @@ class Run:
 
     def history(self) -> list[dict[str, Json]]:
         return self._history.records()
+
+    def evaluations(self) -> list[dict[str, Json]]:
+        """The history, each line with all of `EVALUATION`. Raises RunError naming the line that has not."""
+        records = self.history()
+        for line, record in enumerate(records, start=1):
+            for key, kind in EVALUATION.items():
+                if not isinstance(record.get(key), kind):
+                    raise RunError(
+                        f"{self.folder / 'history.jsonl'}, line {line} has no {key}, so the file was damaged "
+                        "after it was written. Restore it from a copy, or start this run again in a new folder."
+                    )
+        return records
 
     def keep_history(self, count: int) -> None:
         """Take back all but the first `count` records."""

@@ -79,8 +79,8 @@ class FrontOfHistory:
 
     def write(self, run: Run) -> None:
         scored = []
-        for record in run.history():
-            architecture = Architecture(tuple(cast(list[int], record["picks"])))
+        for record in run.evaluations():
+            architecture = self.problem.space.architecture_at(cast(list[Json], record["picks"]))
             cost = self.meter.cost(COUNTED[self.cost], architecture)
             scored.append(Scored(architecture, cast(float, record["score"]), {self.cost: cost}))
         write_front(run, self.problem.space, scored)

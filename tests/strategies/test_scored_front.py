@@ -26,7 +26,9 @@ def picks(*others: int) -> list[Json]:
 def test_the_front_is_of_what_nothing_beats_in_score_and_cost(tmp_path: Path) -> None:
     with toy_run(tmp_path) as run:
         for first, score in ((0, 50.0), (1, 70.0), (2, 60.0), (3, 80.0), (3, 80.0)):
-            run.append_history({"picks": picks(first), "score": score, "fidelity": None})
+            run.append_history(
+                {"picks": picks(first), "score": score, "fidelity": None, "seconds": 0.0, "metrics": {}}
+            )
         FrontOfHistory(sized_problem(), "parameters").write(run)
     front = json.loads((tmp_path / "front.json").read_text())
     assert [(entry["score"], entry["objectives"]) for entry in front] == [
