@@ -217,7 +217,7 @@ class Run:
                 if not isinstance(record.get(key), kind):
                     raise RunError(
                         f"{self.folder / 'history.jsonl'}, line {line} has no {key}, so the file was damaged "
-                        "after it was written. Restore it from a copy, or start this run again in a new folder."
+                        "after it was written. Restore it from a copy, or start again in a new folder."
                     )
         return records
 
