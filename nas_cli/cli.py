@@ -289,7 +289,7 @@ def _with_info_values(words: list[str]) -> list[str]:
 
 @contextmanager
 def _termination() -> Iterator[None]:
-    """SIGTERM ends with 143; a run takes both signals itself while it works, and saves its state first."""
+    """SIGTERM ends with 143; a run takes the signals itself while it works, and saves its state first."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)

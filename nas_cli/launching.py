@@ -191,7 +191,7 @@ def _work(job: _Job) -> tuple[str, int] | None:
 
 
 class _Forwarding:
-    """SIGINT and SIGTERM go to the processes that were started, which save their state and end."""
+    """SIGINT, SIGTERM and SIGHUP go to the processes that were started, which save their state and end."""
 
     def __init__(self) -> None:
         self.received: int | None = None

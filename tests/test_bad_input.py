@@ -474,6 +474,11 @@ def test_a_damaged_history_is_told_with_the_line(refused: Refused, old: str, new
     assert said in refused("derive", "run=sampled")
 
 
+def test_a_report_of_a_damaged_history_leaves_its_costs_out() -> None:
+    edit(Path("sampled", "history.jsonl"), '"picks": [', '"picks": [77, ')
+    assert main(["report", "sampled"]) == 0
+
+
 def test_a_retrain_is_not_resumed_as_a_search(refused: Refused) -> None:
     interrupted("trained")
     assert "`nas retrain --resume trained`" in refused("search", "--resume", "trained")

@@ -7,7 +7,7 @@ from typing import cast
 
 from omegaconf import OmegaConf
 
-from nas_cli.architecture import Architecture, Option
+from nas_cli.architecture import Json, Option
 from nas_cli.budget import Budget, CostMeter
 from nas_cli.config import build
 from nas_cli.data import ImageInfo
@@ -79,7 +79,8 @@ def _counted(record: RunRecord, name: str, places: Sequence[int]) -> dict[int, f
             meter = CostMeter.of(budget, space, info)
         else:
             meter = CostMeter(space, info)
-        return {place: meter.cost(COUNTED[name], _architecture(record.history[place])) for place in places}
+        picks = {place: cast(list[Json], record.history[place]["picks"]) for place in places}
+        return {place: meter.cost(COUNTED[name], space.architecture_at(picks[place])) for place in places}
     except (NasError, TypeError, ValueError, KeyError, AssertionError):
         return {}
 
@@ -93,10 +94,6 @@ def _images(record: RunRecord) -> Record:
     """A derivation has those of the search that it read."""
     searched = Path(str(record.config.get("run") or record.folder)) / "images.json"
     return record.json("images.json") or as_record(read_json(searched))
-
-
-def _architecture(evaluated: Record) -> Architecture:
-    return Architecture(tuple(cast(list[int], evaluated["picks"])))
 
 
 def _comparable(history: Sequence[Record]) -> list[int]:

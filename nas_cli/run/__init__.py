@@ -6,7 +6,7 @@ files.py        atomic files, files of JSON lines, the lock of a folder
 checkpoint.py   checkpoint.pt;  packing.py   its thousands of tensors as a few
 environment.py  environment.json
 log.py          <command>.log and the terminal
-signals.py      SIGINT and SIGTERM as a request to stop
+signals.py      SIGINT, SIGTERM and SIGHUP as a request to stop
 tensorboard.py  tensorboard/
 tracking.py     what a tracker is told, and what happens where it fails
 """

@@ -37,8 +37,9 @@ EVALUATION = {
 class Run:
     """Every file of a run folder is read and written here.
 
-    A command makes it with `create` or `resume` and works inside `with run:`, which takes SIGINT and SIGTERM
-    as a request to stop and writes at the end how it went. `open` is for commands that only read it.
+    A command makes it with `create` or `resume` and works inside `with run:`, which takes SIGINT, SIGTERM
+    and SIGHUP as a request to stop and writes at the end how it went. `open` is for commands that only read
+    it.
     """
 
     def __init__(self, folder: Path, command: str, config: dict[str, Json], *, resumed: bool) -> None:
