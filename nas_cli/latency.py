@@ -20,11 +20,15 @@ from nas_cli.data import ImageInfo
 from nas_cli.errors import ConfigError
 from nas_cli.space import SearchSpace
 from nas_cli.supernet import Gate, Pick, SupernetOptions
-from nas_cli.timing import Conditions, forward_of, measure, measure_networks, name_of
+from nas_cli.timing import Conditions, Timing, forward_of, measure, name_of
 
 FORMAT = 3
 SAMPLES = 200
 """Of so many architectures those are taken that lie at even distances."""
+ROUNDS = 60
+"""So often each thing is timed, in turn; its quickest round counts."""
+SECONDS = 0.003
+"""So long, or once where that takes longer."""
 
 
 @dataclass(frozen=True)
@@ -124,12 +128,20 @@ _MAKE_ONE = "`nas latency` writes one: outputs/latency/<stamp>/latency.json."
 
 
 def measure_table(
-    space: SearchSpace, info: ImageInfo, conditions: Conditions, num_networks: int = 12
-) -> LatencyTable:
+    space: SearchSpace,
+    info: ImageInfo,
+    conditions: Conditions,
+    *,
+    num_networks: int = 12,
+    num_checks: int = 0,
+    seed: int = 0,
+) -> tuple[LatencyTable, dict[Architecture, Timing]]:
     """Time every candidate of the space once for each of its shapes, then some networks to fit the sums to.
 
     In a network a candidate finds other data in the caches than by itself, and sums and joins cost too: so
-    all terms are multiplied by one factor, and what networks take beside them is `fixed_ms`.
+    all terms are multiplied by one factor, and what networks take beside them is `fixed_ms`. Further networks
+    take turns with those, at the same speed of the machine; their timings, returned beside the table, say how
+    well it predicts what it was not made from.
     Raises UnsupportedError where the candidates of the space are no modules of their own.
     """
     sites = Sites.of(space, info, conditions.batch_size)
@@ -140,11 +152,14 @@ def measure_table(
     )
     sums = LatencyTable(conditions, sites.fingerprint, 0.0, terms)
     predict = sums.predictor(space)
-    architectures = spread_over(space, predict, num_networks, seed=0)
-    measured = [timing.median for timing in measure_networks(space, info, architectures, conditions)]
-    factor, rest = _line([predict(architecture) for architecture in architectures], measured)
+    fitted = spread_over(space, predict, num_networks, seed=0)
+    checked = spread_over(space, predict, num_checks, seed + 1, without=fitted)
+    timings = _time_networks(space, info, [*fitted, *checked], conditions)
+    for_fit, for_checks = timings[: len(fitted)], timings[len(fitted) :]
+    factor, rest = _line([predict(network) for network in fitted], [timing.quickest for timing in for_fit])
     scaled = tuple(replace(term, ms=factor * term.ms) for term in terms)
-    return replace(sums, fixed_ms=rest, terms=scaled)
+    table = replace(sums, fixed_ms=rest, terms=scaled)
+    return table, dict(zip(checked, for_checks, strict=True))
 
 
 def _line(sums: Sequence[float], measured: Sequence[float]) -> tuple[float, float]:
@@ -161,12 +176,22 @@ def _line(sums: Sequence[float], measured: Sequence[float]) -> tuple[float, floa
 
 
 def spread_over(
-    space: SearchSpace, value: Callable[[Architecture], float], count: int, seed: int
+    space: SearchSpace,
+    value: Callable[[Architecture], float],
+    count: int,
+    seed: int,
+    without: Sequence[Architecture] = (),
 ) -> list[Architecture]:
-    """Sampled architectures at even distances over the range of a value, the least first."""
+    """Sampled architectures at even distances over the range of a value, the least first.
+
+    None of `without`, unless the space is so small that there are too few others.
+    """
     rng = random.Random(seed)
     sampled = {space.canonical(space.sample(rng)): None for _ in range(max(SAMPLES, count))}
-    values = {architecture: value(architecture) for architecture in sampled}
+    others = [architecture for architecture in sampled if architecture not in without]
+    values = {
+        architecture: value(architecture) for architecture in (others if len(others) >= count else sampled)
+    }
     least, most = min(values.values()), max(values.values())
     chosen = []
     for place in range(min(count, len(values))):
@@ -219,7 +244,16 @@ class Sites:
         return hashlib.blake2b(json.dumps(text).encode(), digest_size=16).hexdigest()
 
 
+def _time_networks(
+    space: SearchSpace, info: ImageInfo, architectures: Sequence[Architecture], conditions: Conditions
+) -> list[Timing]:
+    shape = conditions.batch_size, info.channels, info.size, info.size
+    networks = [space.build(architecture) for architecture in architectures]
+    forwards = [forward_of(network, shape, conditions) for network in networks]
+    return measure(forwards, conditions, SECONDS, ROUNDS)
+
+
 def _time_once_each(sites: Sites, conditions: Conditions) -> Mapping[Site, float]:
     forwards = [forward_of(module, shape, conditions) for (_, shape), module in sites.modules.items()]
-    timings = measure(forwards, conditions, seconds=0.02)
-    return {site: timing.median for site, timing in zip(sites.modules, timings, strict=True)}
+    timings = measure(forwards, conditions, SECONDS, ROUNDS)
+    return {site: timing.quickest for site, timing in zip(sites.modules, timings, strict=True)}

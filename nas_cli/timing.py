@@ -11,13 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from nas_cli.architecture import Architecture
-from nas_cli.data import ImageInfo
 from nas_cli.run.environment import gpu_name, processor_name
-from nas_cli.space import SearchSpace
-
-ROUNDS = 5
-"""How often each thing is timed, the things in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +54,23 @@ class Timing:
         return statistics.median(self.rounds)
 
     @property
+    def quickest(self) -> float:
+        """What the call takes when nothing disturbs it: of many rounds that hardly depends on other work."""
+        return min(self.rounds)
+
+    @property
     def spread(self) -> float:
         """From the quickest round to the slowest, as a share of the median."""
         return (max(self.rounds) - min(self.rounds)) / self.median
 
 
 def measure(
-    forwards: Sequence[Callable[[], object]], conditions: Conditions, seconds: float = 0.05
+    forwards: Sequence[Callable[[], object]],
+    conditions: Conditions,
+    seconds: float = 0.05,
+    rounds: int = 5,
 ) -> list[Timing]:
-    """Each call, timed in turn for so many seconds a round; all warm up first.
+    """Each call, timed in turn for so many seconds a round, at least once; all warm up first.
 
     One thread of a processor is measured in CPU time, so that other work on the machine disturbs it less.
     """
@@ -77,22 +79,11 @@ def measure(
     timers = [timeit.Timer(forward, timer=clock) for forward in forwards]
     with _threads(conditions.threads):
         counts = [max(1, round(2 * seconds / timer.timeit(2))) for timer in timers]
-        rounds = [
+        times = [
             [1e3 * timer.timeit(count) / count for timer, count in zip(timers, counts, strict=True)]
-            for _ in range(ROUNDS)
+            for _ in range(rounds)
         ]
-    return [Timing(times) for times in zip(*rounds, strict=True)]
-
-
-def measure_networks(
-    space: SearchSpace, info: ImageInfo, architectures: Sequence[Architecture], conditions: Conditions
-) -> list[Timing]:
-    """The forward pass of each architecture's network."""
-    shape = conditions.batch_size, info.channels, info.size, info.size
-    return measure(
-        [forward_of(space.build(architecture), shape, conditions) for architecture in architectures],
-        conditions,
-    )
+    return [Timing(of_one) for of_one in zip(*times, strict=True)]
 
 
 def forward_of(module: nn.Module, shape: tuple[int, ...], conditions: Conditions) -> Callable[[], None]:

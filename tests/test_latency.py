@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from nas_cli.architecture import Architecture
 from nas_cli.data import ImageInfo
 from nas_cli.errors import ConfigError, UnsupportedError
 from nas_cli.latency import LatencyTable, Term, fingerprint_of, measure_table, spread_over
 from nas_cli.spaces.nasbench201 import NasBench201
 from nas_cli.supernet import Gate
-from nas_cli.timing import Conditions, measure, measure_networks
+from nas_cli.timing import Conditions, Timing, measure
 from tests.toy import INFO, ToySpace
 
 IMAGES = ImageInfo(channels=3, size=8, class_names=("a", "b"), mean=(0.5,) * 3, std=(0.2,) * 3, mirror=True)
@@ -77,7 +78,7 @@ def test_a_missing_file_and_a_later_format_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_measured_table_has_a_time_for_every_candidate_but_those_that_do_nothing() -> None:
-    table = measure_table(small_space(), IMAGES, CONDITIONS, num_networks=2)
+    table, _ = measure_table(small_space(), IMAGES, CONDITIONS, num_networks=2)
     times = {term.picks: term.ms for term in table.terms}
     rows = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0)]
     assert set(times) == {((*row, candidate),) for row in rows for candidate in (1, 2, 3, 4)}
@@ -85,7 +86,7 @@ def test_a_measured_table_has_a_time_for_every_candidate_but_those_that_do_nothi
 
 
 def test_a_table_of_another_size_of_the_space_is_refused() -> None:
-    table = measure_table(small_space(), IMAGES, CONDITIONS, num_networks=2)
+    table, _ = measure_table(small_space(), IMAGES, CONDITIONS, num_networks=2)
     table.check(small_space(), IMAGES, "latency.json")
     with pytest.raises(ConfigError, match="made for another space, other settings"):
         table.check(small_space(channels=8), IMAGES, "latency.json")
@@ -104,12 +105,13 @@ def test_a_table_of_another_machine_is_used_with_a_warning_that_names_both(
 
 
 def test_a_table_predicts_networks_that_it_was_not_made_from() -> None:
-    table = measure_table(small_space(channels=16), IMAGES, CONDITIONS)
-    predict = table.predictor(small_space(channels=16))
-    architectures = spread_over(small_space(channels=16), predict, 5, seed=1)
-    measured = measure_networks(small_space(channels=16), IMAGES, architectures, CONDITIONS)
+    space = small_space(channels=16)
+    table, timings = measure_table(space, IMAGES, CONDITIONS, num_checks=5)
+    predict = table.predictor(space)
+    architectures = list(timings)
+    assert len(architectures) == 5
     assert predict(architectures[0]) < predict(architectures[-1])
-    assert measured[0].median < measured[-1].median
+    assert timings[architectures[0]].quickest < timings[architectures[-1]].quickest
 
 
 def test_architectures_are_spread_evenly_over_the_range_of_a_value() -> None:
@@ -119,6 +121,27 @@ def test_architectures_are_spread_evenly_over_the_range_of_a_value() -> None:
     assert sums == sorted(set(sums))
     assert max(sums) - min(sums) >= 15
     assert max(after - before for before, after in itertools.pairwise(sums)) <= 6
+
+
+def test_architectures_that_were_taken_are_not_taken_again() -> None:
+    def value(architecture: Architecture) -> float:
+        return float(sum(architecture.picks))
+
+    taken = spread_over(small_space(), value, 5, seed=0)
+    others = spread_over(small_space(), value, 20, seed=0, without=taken)
+    assert len({*taken, *others}) == 25
+
+
+def test_architectures_are_taken_again_where_there_are_no_others() -> None:
+    space = ToySpace(INFO)
+    taken = spread_over(space, lambda _: 0.0, 27, seed=0)
+    assert len(taken) == 27
+    assert len(spread_over(space, lambda _: 0.0, 2, seed=0, without=taken)) == 2
+
+
+def test_a_timing_has_its_middle_its_quickest_round_and_its_spread() -> None:
+    timing = Timing((2.0, 5.0, 4.0))
+    assert (timing.median, timing.quickest, timing.spread) == (4.0, 2.0, 0.75)
 
 
 def test_a_space_whose_candidates_are_no_modules_has_no_table() -> None:

@@ -81,7 +81,9 @@ def test_the_parts_under_an_architectures_picks_are_those_of_its_network(seed: i
 
 def test_the_latency_of_this_space_is_predicted_from_the_picks_that_decide_a_layer() -> None:
     space = small_space()
-    table = measure_table(space, image_info(), Conditions.here("cpu", threads=1, batch_size=1), 2)
+    table, _ = measure_table(
+        space, image_info(), Conditions.here("cpu", threads=1, batch_size=1), num_networks=2
+    )
     predict = table.predictor(space)
     few, many = (
         {"depth": depth, "stage0.channels": 4, "stage0.operation": "conv3x3"}
