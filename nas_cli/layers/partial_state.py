@@ -13,6 +13,7 @@ from nas_cli.layers.folded_norm import fold
 from nas_cli.layers.forms import Forms
 from nas_cli.layers.operations import FactorizedReduce, Pool, ReluConvBN, SeparableStack
 from nas_cli.layers.partial_channels import edge_weights, pooled_to
+from nas_cli.layers.pooling import pooled
 from nas_cli.layers.share import Product, Share, total
 from nas_cli.layers.shared_state import Group, SharedState, convolved, push, push_stacks
 from nas_cli.layers.statistics import Statistics
@@ -69,11 +70,11 @@ def _push_jointly(forms: Forms, group: Group, joint: Share) -> None:
     elif isinstance(operation, ReluConvBN):
         joint.values.append(convolved(forms, group))
     elif isinstance(operation, Pool) and operation.norm is not None:
-        pooled = operation.pool(forms.state)
-        _push_normalised(forms, pooled, [_identity(pooled)] * len(group.gates), group, joint)
+        images = pooled(operation.pool, forms.state)
+        _push_normalised(forms, images, [_identity(images)] * len(group.gates), group, joint)
     elif isinstance(operation, Pool | nn.Identity):
         _push_scaled(
-            operation.pool(forms.state) if isinstance(operation, Pool) else forms.state, group, joint
+            pooled(operation.pool, forms.state) if isinstance(operation, Pool) else forms.state, group, joint
         )
     elif not isinstance(operation, SeparableStack):
         push(forms, group)

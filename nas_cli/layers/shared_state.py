@@ -25,6 +25,7 @@ from nas_cli.layers.operations import (
 )
 from nas_cli.layers.plain_state import PlainState
 from nas_cli.layers.pointwise import AffineRelu, images_of, pixels
+from nas_cli.layers.pooling import pooled
 from nas_cli.layers.share import Product, Share
 from nas_cli.layers.statistics import Statistics, running_statistics
 from nas_cli.supernet import Gate
@@ -297,12 +298,12 @@ def linear_values(forms: Forms, operations: Sequence[nn.Module]) -> list[Tensor]
     pools = [operation for operation in operations if isinstance(operation, Pool)]
     if not pools:
         return [forms.state] * len(operations)
-    pooled: Tensor = pools[0].pool(forms.state)
+    images = pooled(pools[0].pool, forms.state)
     norms = [pool.norm for pool in pools if pool.norm is not None]
     if not norms:
-        return [pooled] * len(pools)
+        return [images] * len(pools)
     if not norms[0].training:
-        return [norm(pooled) for norm in norms]
-    normalised, mean, variance = _normalise_and_measure(pooled, None, norms[0].eps)
+        return [norm(images) for norm in norms]
+    normalised, mean, variance = _normalise_and_measure(images, None, norms[0].eps)
     forms.statistics.add(norms, mean, variance)
     return [normalised] * len(norms)
