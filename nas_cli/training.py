@@ -100,7 +100,7 @@ class Descent:
     def step(self, loss: Tensor, step: int) -> None:
         """Apply the gradients that `loss` left on the parameters, and clear them."""
         if loss.device.type == "cpu" and not torch.isfinite(loss):  # elsewhere `check` has to do
-            raise self._diverged(f"The loss of step {step} is {loss.item()}")
+            raise self.diverged(f"The loss of step {step} is {loss.item()}")
         self._average_gradients()
         if self.recipe.gradient_clip:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.gradient_clip)
@@ -118,9 +118,10 @@ class Descent:
         sums = [tensor.detach().float().sum() for tensor in self.parameters]
         sums += [tally.sums[0] for tally in tallies]
         if not torch.isfinite(torch.stack(sums)).all():
-            raise self._diverged(f"A loss or a weight is no longer finite before step {step}")
+            raise self.diverged(f"A loss or a weight is no longer finite before step {step}")
 
-    def _diverged(self, what: str) -> DivergedError:
+    def diverged(self, what: str) -> DivergedError:
+        """`what`: the sentence that says which number is no longer finite, up to its full stop."""
         return DivergedError(
             f"{what} at learning rate {self.learning_rate:.4g}. "
             f"Lower recipe.learning_rate (now {self.recipe.learning_rate:g}) or set "

@@ -91,7 +91,12 @@ class Proxyless(Darts):
         return loss.detach(), *gradients_of(loss, binary)
 
     def _draw(self, shares: Tensor, count: int) -> Tensor:
-        """`count` different candidates of each row (rows, count), by their shares."""
+        """`count` different candidates of each row (rows, count), by their shares.
+
+        Raises DivergedError where they are no longer finite.
+        """
+        if not torch.isfinite(shares).all():
+            raise self.descent.diverged("The architecture's probabilities are no longer finite")
         return torch.multinomial(shares, count, generator=self.draws)
 
     def _open_one(self, pair: Tensor, rows: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nas_cli.data import Batch
-from nas_cli.errors import ConfigError
+from nas_cli.errors import ConfigError, DivergedError
 from nas_cli.latency import LatencyTable, Term
 from nas_cli.strategies.proxyless import Proxyless, _through_softmax
 from nas_cli.timing import Conditions
@@ -40,6 +40,13 @@ def test_weights_are_trained_under_one_candidate_of_each_row() -> None:
     (gates,) = Proxyless(toy_problem()).paths()
     assert [len(row) for gate in gates for row in gate.active] == [1, 1, 1]
     assert all(gate.weights.sum() == 1 for gate in gates)
+
+
+def test_probabilities_that_are_not_finite_stop_the_search_with_a_remedy() -> None:
+    strategy = Proxyless(toy_problem())
+    strategy.logits[0].data.fill_(float("nan"))
+    with pytest.raises(DivergedError, match=r"probabilities are no longer finite.*Lower recipe"):
+        strategy.step(0, batch_of(strategy), batch_of(strategy))
 
 
 def table_file(folder: Path, fingerprint: str) -> str:
