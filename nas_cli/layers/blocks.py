@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from nas_cli.layers.pointwise import Context, rectified_gradient
+from nas_cli.layers.pointwise import Context, channel_sums, inner_product, rectified_gradient
 
 
 class BlockContext(Context):
@@ -88,7 +88,7 @@ class BlockMix(torch.autograd.Function):
         for_matrices = torch.cat(
             [_gradient_of_matrices(gradient, blocks, ctx.num_sources) for blocks in groups]
         )
-        for_bias = gradient.sum(1) if ctx.needs_input_grad[2] else None
+        for_bias = channel_sums(gradient) if ctx.needs_input_grad[2] else None
         return None, gradient if ctx.needs_input_grad[1] else None, for_bias, for_matrices, *for_groups
 
 
@@ -159,6 +159,8 @@ class InnerProducts(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, left: Tensor, right: Tensor) -> Tensor:
         ctx.save_for_backward(left, right)
+        if len(left) == 1:
+            return inner_product(left[0], right[0]).unsqueeze(0)
         return torch.bmm(left.transpose(1, 2), right)
 
     @staticmethod
@@ -178,7 +180,7 @@ def inner_products(left: Tensor, right: Tensor) -> Tensor:
 def sum_of_pixels(blocks: Tensor) -> Tensor:
     """(e, c); by a product where the edges lie side by side, which reads them faster than a sum."""
     if not lie_side_by_side(blocks):
-        return blocks.sum(1)
+        return channel_sums(blocks)
     return (blocks.new_ones(1, blocks.shape[1]) @ blocks.transpose(0, 1).flatten(1)).view(len(blocks), -1)
 
 

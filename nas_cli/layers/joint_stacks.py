@@ -16,10 +16,6 @@ from nas_cli.layers.operations import SeparableConv, SeparableStack
 from nas_cli.layers.pointwise import pixels
 from nas_cli.layers.statistics import Statistics
 
-# So many channels are one or two of a processor's vectors: products of edges that lie side by side take
-# twice as long, so that depthwise convolutions of each edge by itself are the smaller evil
-STACKED = range(16, 32)
-
 
 @dataclass(frozen=True, slots=True)
 class Edges:
@@ -79,8 +75,7 @@ class JointForms:
         self, form: str, weights: Sequence[Tensor], stride: int, padding: int, dilation: int
     ) -> EdgeImages:
         """Each edge's depthwise convolution (c, 1, kernel, kernel) of its source's form."""
-        state = self.forms[0].state
-        if stride == 1 and (state.device.type != "cpu" or state.shape[1] not in STACKED):
+        if stride == 1:
             convolved = depthwise_conv2d(
                 self._join(form),
                 stack(weights).flatten(0, 1),

@@ -1,7 +1,8 @@
 """States that are ready at the same time, pushed to the same targets together: the fast form's main path.
 
-Where the same candidates run on all edges, every candidate computes all its edges in one go. Edges are
-ordered by target, those of one target by source: as blocks, see `blocks.py`.
+Where the same candidates run on all edges, a candidate computes all its edges in one go, unless it is a stack
+of convolutions that is quicker edge by edge. Edges are ordered by target, those of one target by source: as
+blocks, see `blocks.py`.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,10 @@ from nas_cli.layers.shared_state import SharedState, is_linear, linear_values, p
 from nas_cli.layers.statistics import Statistics
 from nas_cli.supernet import Gate
 
+# So many channels are one to four of a processor's vectors: convolving each edge by itself, and multiplying
+# where the result lies, takes less than bringing the edges of a candidate together
+APART = range(16, 64)
+
 
 def push(
     modules: Sequence[SharedState],
@@ -28,7 +33,7 @@ def push(
     statistics: Statistics,
 ) -> list[list[Share]]:
     """What the edges of each state bring to their targets; a state's edges are ordered by target."""
-    joint = _joint_candidates(modules, gates)
+    joint = _joint_candidates(modules, gates, states[0])
     with torch.autocast(states[0].device.type, enabled=False):
         forms = [Forms.of(state, statistics) for state in states]
         shares = [[Share() for _ in gate.active] for gate in gates]
@@ -42,19 +47,21 @@ def push(
         return shares
 
 
-def _joint_candidates(modules: Sequence[SharedState], gates: Sequence[Gate]) -> list[int]:
+def _joint_candidates(modules: Sequence[SharedState], gates: Sequence[Gate], state: Tensor) -> list[int]:
     """Those that compute all edges in one go: where the same run on all."""
     running = gates[0].active[0]
     if any(active != running for gate in gates for active in gate.active):
         return []
-    return [k for k in running if _is_joint(modules[0].operation(0, k))]
+    return [k for k in running if _is_joint(modules[0].operation(0, k), state)]
 
 
-def _is_joint(operation: nn.Module) -> bool:
+def _is_joint(operation: nn.Module, state: Tensor) -> bool:
     """In evaluation mode each edge's pooling has statistics of its own."""
+    if isinstance(operation, SeparableStack):
+        return state.device.type != "cpu" or state.shape[1] not in APART
     if isinstance(operation, Pool):
         return operation.norm is None or operation.norm.training
-    return isinstance(operation, SeparableStack | nn.Identity)
+    return isinstance(operation, nn.Identity)
 
 
 def _push_jointly(

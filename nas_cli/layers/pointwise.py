@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 Part = TypeVar("Part")
+PARTS = 16
+"""Into so many parts pixels are divided to be summed."""
 
 
 class Context(FunctionCtx):
@@ -34,6 +36,27 @@ def images_of(flat: Tensor, like: Tensor) -> Tensor:
     """(n*h*w, c) as images of the batch and the size of `like`, which may have other channels."""
     n, _, h, w = like.shape
     return flat.view(n, h, w, flat.shape[1]).permute(0, 3, 1, 2)
+
+
+def channel_sums(blocks: Tensor) -> Tensor:
+    """(..., pixels, channels) to (..., channels); on a processor in parts, which threads share."""
+    if blocks.device.type != "cpu" or blocks.shape[-2] % PARTS:
+        return blocks.sum(-2)
+    parts: Tensor = blocks.unflatten(-2, (PARTS, -1))
+    return parts.sum(-2).sum(-2)
+
+
+def inner_product(left: Tensor, right: Tensor) -> Tensor:
+    """Of each channel of pixels (m, c) with each of others (m, o): (c, o).
+
+    A processor's threads do not share such a product, so that each is given a part of the pixels.
+    """
+    parts = torch.get_num_threads() if left.device.type == "cpu" else 1
+    if parts == 1 or len(left) % parts:
+        return left.t().mm(right)
+    of_left, of_right = left.unflatten(0, (parts, -1)), right.unflatten(0, (parts, -1))
+    products: Tensor = torch.bmm(of_left.transpose(1, 2), of_right)
+    return products.sum(0)
 
 
 class AffineRelu(torch.autograd.Function):
@@ -57,8 +80,8 @@ class AffineRelu(torch.autograd.Function):
         for r, gradient in enumerate(gradients):
             images, result = saved[r], saved[num_batches + r]
             open_gradient = pixels(rectified_gradient(gradient, result))
-            for_matrices.append(pixels(images).t().mm(open_gradient))
-            for_biases.append(open_gradient.sum(0))
+            for_matrices.append(inner_product(pixels(images), open_gradient))
+            for_biases.append(channel_sums(open_gradient))
             needed = ctx.needs_input_grad[2 + r]
             for_batches.append(images_of(open_gradient.mm(matrices[r].t()), images) if needed else None)
         return torch.stack(for_matrices), torch.stack(for_biases), *for_batches
@@ -101,10 +124,10 @@ class Mix(torch.autograd.Function):
             for batch, matrix, needed in zip(images, matrices, need_images, strict=True)
         ]
         for_matrices = [
-            pixels(batch).t().mm(flat) if needed else None
+            inner_product(pixels(batch), flat) if needed else None
             for batch, needed in zip(images, need_matrices, strict=True)
         ]
-        for_bias = flat.sum(0) if ctx.needs_input_grad[2] else None
+        for_bias = channel_sums(flat) if ctx.needs_input_grad[2] else None
         return None, None, for_bias, *(gradient,) * ctx.num_values, *for_images, *for_matrices
 
 

@@ -7,18 +7,17 @@ from nas_cli.layers.depthwise import depthwise_conv2d
 
 
 def pooled(layer: nn.Module, images: Tensor) -> Tensor:
-    """What the layer makes of images (n, c, h, w).
+    """What a candidate's pooling makes of images (n, c, h, w).
 
-    On a processor torch's average over 3 x 3 pixels takes four times as long, forward and backward, as a
-    depthwise convolution that sums them.
+    Padding is not counted. On a processor torch's average over 3 x 3 pixels takes four times as long, forward
+    and backward, as a depthwise convolution that sums them.
     """
-    averages = isinstance(layer, nn.AvgPool2d) and layer.kernel_size == 3 and not layer.count_include_pad
-    if not averages or images.device.type != "cpu":
+    if images.device.type != "cpu" or not (isinstance(layer, nn.AvgPool2d) and layer.kernel_size == 3):
         result: Tensor = layer(images)
         return result
+    stride = layer.stride
+    assert isinstance(stride, int)
     _, channels, height, width = images.shape
-    counts = F.avg_pool2d(images.new_ones(1, 1, height, width), 3, layer.stride, 1, divisor_override=1)
-    sums = depthwise_conv2d(
-        images, images.new_ones(channels, 1, 3, 3), stride=layer.stride, padding=1, dilation=1
-    )
-    return sums * counts.reciprocal()
+    counts = F.avg_pool2d(images.new_ones(1, 1, height, width), 3, stride, 1, divisor_override=1)
+    ones = images.new_ones(channels, 1, 3, 3)
+    return depthwise_conv2d(images, ones, stride=stride, padding=1, dilation=1) / counts

@@ -7,7 +7,7 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas_cli.layers.cell import CellPlan, DiscreteCell, make_cell
-from nas_cli.layers.joint_stacks import STACKED
+from nas_cli.layers.joint_state import APART
 from nas_cli.layers.operations import make_operation
 from nas_cli.supernet import Gate
 from tests.layers.cells import (
@@ -50,8 +50,8 @@ def test_fast_is_plain_under_soft_gates(plan: CellPlan, partial_channels: int, c
 
 @every_plan
 @pytest.mark.parametrize("size", [8, 4, 5])
-def test_fast_is_plain_where_edges_are_stacked(plan: CellPlan, size: int) -> None:
-    channels = STACKED.start
+def test_fast_is_plain_where_stacks_stay_apart(plan: CellPlan, size: int) -> None:
+    channels = APART.start
     assert_same(*both_forms(plan, channels=channels), images(plan, size, channels=channels), soft_gates(plan))
 
 
@@ -164,7 +164,7 @@ def test_rows_that_arrive_at_one_slot_are_a_group() -> None:
 
 @every_plan
 @pytest.mark.parametrize(
-    ("channels", "partial_channels"), [(CHANNELS, 1), (CHANNELS, 2), (STACKED.start, 1)], ids=str
+    ("channels", "partial_channels"), [(CHANNELS, 1), (CHANNELS, 2), (APART.start, 1)], ids=str
 )
 def test_second_derivatives_are_those_of_the_plain_cell(
     plan: CellPlan, channels: int, partial_channels: int
