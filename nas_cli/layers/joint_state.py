@@ -20,9 +20,9 @@ from nas_cli.layers.shared_state import SharedState, is_linear, linear_values, p
 from nas_cli.layers.statistics import Statistics
 from nas_cli.supernet import Gate
 
-# So many channels are one to four of a processor's vectors: convolving each edge by itself, and multiplying
+# So many channels are one or two of a processor's vectors: convolving each edge by itself, and multiplying
 # where the result lies, takes less than bringing the edges of a candidate together
-APART = range(16, 64)
+APART = range(16, 32)
 
 
 def push(

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 Part = TypeVar("Part")
-PARTS = 16
-"""Into so many parts pixels are divided to be summed."""
+PARTS, MANY = 16, 1 << 15
+"""Into so many parts pixels are divided to be summed, where they are so many."""
 
 
 class Context(FunctionCtx):
@@ -39,8 +39,9 @@ def images_of(flat: Tensor, like: Tensor) -> Tensor:
 
 
 def channel_sums(blocks: Tensor) -> Tensor:
-    """(..., pixels, channels) to (..., channels); on a processor in parts, which threads share."""
-    if blocks.device.type != "cpu" or blocks.shape[-2] % PARTS:
+    """(..., pixels, channels) to (..., channels); many pixels in parts, which a processor's threads share."""
+    count = blocks.shape[-2]
+    if blocks.device.type != "cpu" or count < MANY or count % PARTS:
         return blocks.sum(-2)
     parts: Tensor = blocks.unflatten(-2, (PARTS, -1))
     return parts.sum(-2).sum(-2)
