@@ -1,6 +1,6 @@
 """What may befall a run, and whether anything is lost by it.
 
-    make faults                 # twenty tries of each: hours
+    make faults                 # twenty tries of each: two hours
     TRIES=3 make faults         # half an hour
 
 A fault befalls a real run of `nas search` in the middle of its work, at a seeded moment. What is resumed
