@@ -529,14 +529,24 @@ def test_no_memory_for_a_thread_a_convolution_a_library_or_a_file_is_told_of_as_
         raise error
 
 
-def test_a_library_that_fails_without_a_reason_at_the_limit_of_memory_has_none_left(folder: Path) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        SystemError("error return without exception set"),
+        ImportError("cannot import name 'a' from 'b'"),
+        AttributeError("partially initialized module 'a' has no attribute 'b'"),
+    ],
+)
+def test_a_library_that_fails_without_a_reason_at_the_limit_of_memory_has_none_left(
+    folder: Path, error: Exception
+) -> None:
     limits = resource.getrlimit(resource.RLIMIT_AS)
-    with pytest.raises(SystemError), Run.create(folder, "search", CONFIG):
-        raise SystemError("error return without exception set")
+    with pytest.raises(type(error)), Run.create(folder, "search", CONFIG):
+        raise error
     resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms, limits[1]))
     try:
         with pytest.raises(TrainingError, match="no memory left"), Run.create(folder / "2", "search", CONFIG):
-            raise SystemError("error return without exception set")
+            raise error
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
 

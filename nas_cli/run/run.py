@@ -327,10 +327,11 @@ def _is_out_of_memory(error: BaseException) -> bool:
     """Torch has an error of its own on GPUs, a RuntimeError on the CPU; libraries have others, or none."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    if isinstance(error, SystemError):  # a library that failed and did not say why
-        return is_out_of_addresses()
     kinds = RuntimeError, ImportError, OSError
-    return isinstance(error, kinds) and any(words in str(error) for words in OUT_OF_MEMORY)
+    if isinstance(error, kinds) and any(words in str(error) for words in OUT_OF_MEMORY):
+        return True
+    # A library that failed and did not say why, a module of which a part was loaded
+    return isinstance(error, SystemError | ImportError | AttributeError) and is_out_of_addresses()
 
 
 def _outcome(error: BaseException | None) -> str:
