@@ -1,8 +1,11 @@
-"""How many operations one pass takes, counted in three ways."""
+"""How many operations one pass takes, counted in four ways."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from unittest import mock
 
+import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -17,6 +20,7 @@ BOOKKEEPING = frozenset(
         "empty",
         "empty_like",
         "empty_strided",
+        "new_empty",
         "expand",
         "flatten",
         "permute",
@@ -74,6 +78,34 @@ def count_operations(run: Callable[[], object]) -> Operations:
     ]
     computing = sum(name not in BOOKKEEPING for name in leaves)
     return Operations(counter.count, counter.views, len(leaves), computing)
+
+
+def count_elsewhere(run: Callable[[], object]) -> int:
+    """Dispatched operations that compute, where `run` works on the meta device: those of any but a CPU."""
+    counter = _MetaCounter()
+    off = mock.patch.multiple(
+        torch, autocast=lambda *_, **__: nullcontext(), is_autocast_enabled=lambda _: False
+    )
+    with off, counter:  # torch has no autocast for the meta device
+        run()
+    return counter.computing
+
+
+class _MetaCounter(TorchDispatchMode):
+    computing: int
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.computing = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):  # type: ignore[no-untyped-def]
+        name = "aten::" + function.overloadpacket.__name__
+        self.computing += not function.is_view and name not in BOOKKEEPING
+        if (
+            name == "aten::_fused_sgd_"
+        ):  # which moves running statistics: torch has no form of it for this device
+            return None
+        return function(*arguments, **(keywords or {}))
 
 
 class _Counter(TorchDispatchMode):

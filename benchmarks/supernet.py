@@ -24,7 +24,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from operations import Operations, count_operations
+from operations import Operations, count_elsewhere, count_operations
 from step_limit import limit_of
 from torch import Tensor
 
@@ -85,18 +85,19 @@ CASES = {
 class Step:
     """One form of a case's supernet, and the passes of a step."""
 
-    def __init__(self, case: Case, form: str, batch: int) -> None:
+    def __init__(self, case: Case, form: str, batch: int, device: str = "cpu") -> None:
         self.case, self.plain = case, form != "fast"
         layout = torch.contiguous_format if form == "plain" else torch.channels_last
         with seeded(0, "supernet"):
             options = SupernetOptions(plain=self.plain)
             self.supernet: Supernet = case.make_space().build_supernet(options)
-        self.supernet.to(memory_format=layout)
+        self.supernet.to(device, memory_format=layout)
         generator = stream(0, "images")
         images = torch.randn(batch, 3, 32, 32, generator=generator)
-        self.images = images.contiguous(memory_format=layout)
-        self.labels = torch.randint(10, (batch,), generator=generator)
-        self.logits = [torch.zeros(shape, requires_grad=True) for shape in self.supernet.gate_shapes]
+        self.images = images.to(device).contiguous(memory_format=layout)
+        self.labels = torch.randint(10, (batch,), generator=generator).to(device)
+        shapes = self.supernet.gate_shapes
+        self.logits = [torch.zeros(shape, device=device, requires_grad=True) for shape in shapes]
         self.weights = list(self.supernet.parameters())
 
     @property
@@ -192,11 +193,18 @@ def report(name: str, forms: Sequence[str], rounds: int, batch: int) -> None:
         passes = zip(*(found[form] for found in seconds.values()), strict=True)
         say(f"  {form}: {process.peak_memory():.2f} GiB, seconds: {', '.join(map(summary, passes))}")
         say(f"    operations of a weights' pass: {process.operations()}")
+        if CASES[name].gate is soft:  # others look at what they draw, which has no values there
+            say(f"    on a GPU: {elsewhere(CASES[name], form)} operations that compute")
         process.process.kill()
     for form in forms[:-1]:
         ratios = [sum(found[form]) / sum(found["fast"]) for found in seconds.values()]
         say(f"  a whole step, {form} / fast: {summary(ratios)}")
     report_limit(name, [found["fast"][0] for found in seconds.values()], batch)
+
+
+def elsewhere(case: Case, form: str) -> int:
+    """Operations of a weights' pass on a GPU, counted without one."""
+    return count_elsewhere(Step(case, form, 2, device="meta").weights_pass)
 
 
 def report_limit(name: str, seconds: Sequence[float], batch: int) -> None:
