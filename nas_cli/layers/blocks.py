@@ -15,7 +15,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from nas_cli.layers.pointwise import Context, channel_sums, inner_product, rectified_gradient
+from nas_cli.layers import products
+from nas_cli.layers.pointwise import Context, rectified_gradient
+from nas_cli.layers.products import (
+    add_product,
+    channel_sums,
+    convolves_blocks,
+    lay_side_by_side,
+    lie_side_by_side,
+    product,
+    stacked_product,
+)
 
 
 class BlockContext(Context):
@@ -28,8 +38,8 @@ class BlockAffineRelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, matrices: Tensor, biases: Tensor, *groups: Tensor) -> tuple[Tensor, ...]:
         edges = len(groups[0])
-        parts = zip(groups, matrices.split(edges), biases.unsqueeze(1).split(edges), strict=True)
-        results = [_product(blocks, matrix, like=blocks).add_(bias).relu_() for blocks, matrix, bias in parts]
+        parts = zip(groups, matrices.split(edges), biases.split(edges), strict=True)
+        results = [product(blocks, matrix, bias).relu_() for blocks, matrix, bias in parts]
         ctx.save_for_backward(matrices, *groups, *results)
         return tuple(results)
 
@@ -40,11 +50,13 @@ class BlockAffineRelu(torch.autograd.Function):
         through = [
             rectified_gradient(gradient, result) for gradient, result in zip(gradients, results, strict=True)
         ]
-        parts = zip(groups, through, matrices.transpose(1, 2).split(len(groups[0])), strict=True)
+        parts = zip(through, matrices.transpose(1, 2).split(len(groups[0])), strict=True)
+        sums = [inner_products_and_sums(b, g) for b, g in zip(groups, through, strict=True)]
+        for_matrices, for_biases = zip(*sums, strict=True)
         return (
-            torch.cat([inner_products(b, g) for b, g in zip(groups, through, strict=True)]),
-            torch.cat([sum_of_pixels(gradient) for gradient in through]),
-            *(_product(gradient, matrix, like=blocks) for blocks, gradient, matrix in parts),
+            torch.cat(for_matrices),
+            torch.cat(for_biases),
+            *(_product(gradient, matrix) for gradient, matrix in parts),
         )
 
 
@@ -66,27 +78,24 @@ class BlockMix(torch.autograd.Function):
     ) -> Tensor:
         ctx.num_sources = num_sources
         ctx.save_for_backward(matrices, *groups)
-        total: Tensor | None = None
+        total = None if start is None else start.clone()
         for blocks, matrix in _pairs(groups, matrices, num_sources):
-            if total is not None:
-                total.baddbmm_(blocks, matrix)
-            elif start is not None:
-                total = torch.baddbmm(start, blocks, matrix)
-            else:
-                total = torch.bmm(blocks, matrix)
+            total = stacked_product(blocks, matrix) if total is None else add_product(total, blocks, matrix)
         assert total is not None
         return total if bias is None else total.add_(bias.unsqueeze(1))
 
     @staticmethod
     def backward(ctx: BlockContext, gradient: Tensor) -> tuple[Tensor | None, ...]:
         matrices, *groups = ctx.saved_tensors
-        parts = zip(groups, matrices.split(len(groups[0])), ctx.needs_input_grad[4:], strict=True)
+        beside = lay_side_by_side(gradient)
+        laid = [beside if lie_side_by_side(blocks) else gradient for blocks in groups]
+        parts = zip(laid, groups, matrices.split(len(groups[0])), ctx.needs_input_grad[4:], strict=True)
         for_groups = [
-            _gradient_of_blocks(gradient, blocks, matrix, ctx.num_sources) if wanted else None
-            for blocks, matrix, wanted in parts
+            _gradient_of_blocks(arriving, blocks, matrix, ctx.num_sources) if wanted else None
+            for arriving, blocks, matrix, wanted in parts
         ]
         for_matrices = torch.cat(
-            [_gradient_of_matrices(gradient, blocks, ctx.num_sources) for blocks in groups]
+            [_gradient_of_matrices(*pair, ctx.num_sources) for pair in zip(laid, groups, strict=True)]
         )
         for_bias = channel_sums(gradient) if ctx.needs_input_grad[2] else None
         return None, gradient if ctx.needs_input_grad[1] else None, for_bias, for_matrices, *for_groups
@@ -101,10 +110,6 @@ def _pairs(groups: Sequence[Tensor], matrices: Tensor, num_sources: int) -> list
             _by_target(blocks, num_sources), _matrices_by_target(blocks, part, num_sources), strict=True
         )
     ]
-
-
-def lie_side_by_side(blocks: Tensor) -> bool:
-    return blocks.stride(0) < blocks.stride(1)
 
 
 def _by_target(blocks: Tensor, num_sources: int) -> list[Tensor]:
@@ -127,6 +132,10 @@ def _matrices_by_target(blocks: Tensor, matrices: Tensor, num_sources: int) -> l
 def _gradient_of_blocks(gradient: Tensor, blocks: Tensor, matrices: Tensor, num_sources: int) -> Tensor:
     if torch.is_grad_enabled():
         return torch.bmm(gradient.repeat_interleave(num_sources, 0), matrices.transpose(1, 2))
+    if lie_side_by_side(blocks) and convolves_blocks(gradient, blocks.shape[2]):
+        (matrix,) = _matrices_by_target(blocks, matrices, num_sources)
+        together: Tensor = product(gradient, matrix.transpose(1, 2)).unflatten(2, (num_sources, -1))
+        return together.transpose(1, 2).flatten(0, 1)
     result = torch.empty_like(blocks)
     parts = zip(
         _by_target(result, num_sources), _matrices_by_target(blocks, matrices, num_sources), strict=True
@@ -140,14 +149,12 @@ def _gradient_of_matrices(gradient: Tensor, blocks: Tensor, num_sources: int) ->
     parts = [inner_products(part, gradient) for part in _by_target(blocks, num_sources)]
     if len(parts) > 1:
         return torch.stack(parts, 1).flatten(0, 1)
-    return parts[0].view(blocks.shape[0], blocks.shape[2], gradient.shape[2])
+    return parts[0].reshape(blocks.shape[0], blocks.shape[2], gradient.shape[2])
 
 
-def _product(blocks: Tensor, matrices: Tensor, like: Tensor) -> Tensor:
-    """In the layout of `like`, but where a graph is wanted."""
-    if torch.is_grad_enabled():
-        return torch.bmm(blocks, matrices)
-    return torch.bmm(blocks, matrices, out=torch.empty_like(like))
+def _product(blocks: Tensor, matrices: Tensor) -> Tensor:
+    """In the layout of the blocks, but where a graph is wanted."""
+    return torch.bmm(blocks, matrices) if torch.is_grad_enabled() else product(blocks, matrices)
 
 
 class InnerProducts(torch.autograd.Function):
@@ -159,9 +166,7 @@ class InnerProducts(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, left: Tensor, right: Tensor) -> Tensor:
         ctx.save_for_backward(left, right)
-        if len(left) == 1:
-            return inner_product(left[0], right[0]).unsqueeze(0)
-        return torch.bmm(left.transpose(1, 2), right)
+        return products.inner_products(left, right)
 
     @staticmethod
     def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -173,15 +178,15 @@ class InnerProducts(torch.autograd.Function):
 
 
 def inner_products(left: Tensor, right: Tensor) -> Tensor:
-    products: Tensor = InnerProducts.apply(left, right)
-    return products
+    found: Tensor = InnerProducts.apply(left, right)
+    return found
 
 
-def sum_of_pixels(blocks: Tensor) -> Tensor:
-    """(e, c); by a product where the edges lie side by side, which reads them faster than a sum."""
-    if not lie_side_by_side(blocks):
-        return channel_sums(blocks)
-    return (blocks.new_ones(1, blocks.shape[1]) @ blocks.transpose(0, 1).flatten(1)).view(len(blocks), -1)
+def inner_products_and_sums(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, and the sums (e, o) of right over its pixels."""
+    if torch.is_grad_enabled():
+        return inner_products(left, right), products.sums_of_pixels(right)
+    return products.inner_products_and_sums(left, right)
 
 
 class Stack(torch.autograd.Function):

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from nas_cli import ranks
-from nas_cli.layers.blocks import inner_products, sum_of_pixels
+from nas_cli.layers.blocks import inner_products_and_sums
 from nas_cli.layers.pointwise import Context, images_of, pixels
+from nas_cli.layers.products import add_product, product
 from nas_cli.layers.statistics import Statistics, running_statistics
 from nas_cli.layers.synchronised import is_synchronised
 
@@ -94,8 +95,9 @@ class _Terms:
     @staticmethod
     def of(groups: Sequence[Tensor], points: Tensor, gates: Tensor | None, eps: float) -> "_Terms":
         count, rows = groups[0].shape[1], len(points)
-        mean = torch.cat([sum_of_pixels(blocks) for blocks in groups]) / count
-        grams = torch.cat([inner_products(blocks, blocks) for blocks in groups])
+        found = [inner_products_and_sums(blocks, blocks) for blocks in groups]
+        grams = torch.cat([gram for gram, _ in found])
+        mean = torch.cat([sums for _, sums in found]) / count
         if is_synchronised():
             mean, grams = ranks.average([mean, grams])
         covariance = torch.baddbmm(grams, mean[:, :, None], mean[:, None, :], beta=1 / count, alpha=-1)
@@ -154,14 +156,13 @@ class _Fold(torch.autograd.Function):
         count, edges = groups[0].shape[1], groups[0].shape[0]
         if len(curvature) > len(groups) * edges:  # all convolutions share the pixels
             curvature, slope = curvature.sum(0, keepdim=True), slope.sum(0, keepdim=True)
-        constant = torch.baddbmm(
-            slope, curvature, ctx.terms.mean[:, :, None], beta=-1 / count, alpha=1 / count
-        )
+        curvature, slope = curvature / -count, slope / -count
+        constant = torch.baddbmm(slope, curvature, ctx.terms.mean[:, :, None], alpha=-1).squeeze(2)
         parts = zip(
             groups,
             handed_on,
             curvature.split(edges),
-            constant.transpose(1, 2).split(edges),
+            constant.split(edges),
             ctx.needs_input_grad[3:],
             strict=True,
         )
@@ -207,7 +208,7 @@ def _sum(pair: tuple[Tensor | None, Tensor | None]) -> Tensor | None:
 
 
 def _add_to(blocks: Tensor, gradient: Tensor | None, curvature: Tensor, constant: Tensor) -> Tensor:
-    share = -1 / blocks.shape[1]
+    """blocks @ curvature + constant (e, c), added to the gradient in place."""
     if gradient is None:
-        return torch.baddbmm(constant, blocks, curvature, alpha=share)
-    return gradient.baddbmm_(blocks, curvature, alpha=share).add_(constant)
+        return product(blocks, curvature, constant)
+    return add_product(gradient, blocks, curvature, constant)

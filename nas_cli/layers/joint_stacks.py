@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nas_cli.layers.blocks import BlockAffineRelu, BlockMix, lie_side_by_side, stack
+from nas_cli.layers.blocks import BlockAffineRelu, BlockMix, stack
 from nas_cli.layers.depthwise import depthwise_conv2d
 from nas_cli.layers.depthwise_functions import Geometry
 from nas_cli.layers.edge_convs import ConvolveApart, ConvolveBlocks, Reading, Size
@@ -14,6 +14,7 @@ from nas_cli.layers.folded_norm import Folded, fold_blocks
 from nas_cli.layers.forms import Forms, splits
 from nas_cli.layers.operations import SeparableConv, SeparableStack
 from nas_cli.layers.pointwise import pixels
+from nas_cli.layers.products import lie_side_by_side
 from nas_cli.layers.statistics import Statistics
 
 

@@ -22,7 +22,7 @@ from nas_cli.supernet import Gate
 
 # So many channels are one or two of a processor's vectors: convolving each edge by itself, and multiplying
 # where the result lies, takes less than bringing the edges of a candidate together
-APART = range(16, 32)
+APART = range(16, 33)
 
 
 def push(

@@ -10,12 +10,13 @@ SharedState alone: what arrives was made for this one use, by Mix, AffineRelu or
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from nas_cli.layers.products import channel_sums, convolves, inner_products, inner_products_and_sums
+
 Part = TypeVar("Part")
-PARTS, MANY = 16, 1 << 15
-"""Into so many parts pixels are divided to be summed, where they are so many."""
 
 
 class Context(FunctionCtx):
@@ -38,26 +39,35 @@ def images_of(flat: Tensor, like: Tensor) -> Tensor:
     return flat.view(n, h, w, flat.shape[1]).permute(0, 3, 1, 2)
 
 
-def channel_sums(blocks: Tensor) -> Tensor:
-    """(..., pixels, channels) to (..., channels); many pixels in parts, which a processor's threads share."""
-    count = blocks.shape[-2]
-    if blocks.device.type != "cpu" or count < MANY or count % PARTS:
-        return blocks.sum(-2)
-    parts: Tensor = blocks.unflatten(-2, (PARTS, -1))
-    return parts.sum(-2).sum(-2)
+def _times(images: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
+    """images (n, c, h, w) @ matrix (c, o) + bias (o)."""
+    if convolves(images, matrix.shape[1]):
+        return F.conv2d(images, matrix.t()[:, :, None, None], bias)
+    flat = pixels(images)
+    return images_of(flat.mm(matrix) if bias is None else torch.addmm(bias, flat, matrix), images)
 
 
-def inner_product(left: Tensor, right: Tensor) -> Tensor:
-    """Of each channel of pixels (m, c) with each of others (m, o): (c, o).
+def _add_times(total: Tensor, images: Tensor, matrix: Tensor) -> Tensor:
+    """The same, added to `total` in place."""
+    if convolves(images, matrix.shape[1]):
+        return total.add_(_times(images, matrix))
+    pixels(total).addmm_(pixels(images), matrix)
+    return total
 
-    A processor's threads do not share such a product, so that each is given a part of the pixels.
-    """
-    parts = torch.get_num_threads() if left.device.type == "cpu" else 1
-    if parts == 1 or len(left) % parts:
-        return left.t().mm(right)
-    of_left, of_right = left.unflatten(0, (parts, -1)), right.unflatten(0, (parts, -1))
-    products: Tensor = torch.bmm(of_left.transpose(1, 2), of_right)
-    return products.sum(0)
+
+def _inner_product(left: Tensor, right: Tensor) -> Tensor:
+    """Of each channel of images (n, c, h, w) with each of others (n, o, h, w): (c, o)."""
+    if torch.is_grad_enabled():
+        return pixels(left).t().mm(pixels(right))
+    return inner_products(pixels(left).unsqueeze(0), pixels(right).unsqueeze(0)).squeeze(0)
+
+
+def _inner_product_and_sums(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, and the sums (o) of the others over their pixels."""
+    if torch.is_grad_enabled():
+        return _inner_product(left, right), pixels(right).sum(0)
+    found, sums = inner_products_and_sums(pixels(left).unsqueeze(0), pixels(right).unsqueeze(0))
+    return found.squeeze(0), sums.squeeze(0)
 
 
 class AffineRelu(torch.autograd.Function):
@@ -66,8 +76,8 @@ class AffineRelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, matrices: Tensor, biases: Tensor, *batches: Tensor) -> tuple[Tensor, ...]:
         results = tuple(
-            images_of(torch.addmm(biases[r], pixels(images), matrices[r]).relu_(), images)
-            for r, images in enumerate(batches)
+            _times(images, matrix, bias).relu_()
+            for images, matrix, bias in zip(batches, matrices.unbind(), biases.unbind(), strict=True)
         )
         ctx.save_for_backward(matrices, *batches, *results)
         return results
@@ -76,15 +86,19 @@ class AffineRelu(torch.autograd.Function):
     def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         matrices, *saved = ctx.saved_tensors
         num_batches = len(gradients)
-        for_batches: list[Tensor | None] = []
-        for_matrices, for_biases = [], []
-        for r, gradient in enumerate(gradients):
-            images, result = saved[r], saved[num_batches + r]
-            open_gradient = pixels(rectified_gradient(gradient, result))
-            for_matrices.append(inner_product(pixels(images), open_gradient))
-            for_biases.append(channel_sums(open_gradient))
-            needed = ctx.needs_input_grad[2 + r]
-            for_batches.append(images_of(open_gradient.mm(matrices[r].t()), images) if needed else None)
+        parts = zip(
+            saved[:num_batches],
+            map(rectified_gradient, gradients, saved[num_batches:]),
+            matrices.transpose(1, 2).unbind(),
+            ctx.needs_input_grad[2:],
+            strict=True,
+        )
+        for_matrices, for_biases, for_batches = [], [], []
+        for images, gradient, matrix, needed in parts:
+            for_matrix, for_bias = _inner_product_and_sums(images, gradient)
+            for_matrices.append(for_matrix)
+            for_biases.append(for_bias)
+            for_batches.append(_times(gradient, matrix) if needed else None)
         return torch.stack(for_matrices), torch.stack(for_biases), *for_batches
 
 
@@ -108,27 +122,26 @@ class Mix(torch.autograd.Function):
         values, images, matrices = _parts(tensors, num_values, num_images)
         ctx.num_values, ctx.num_images = num_values, num_images
         ctx.save_for_backward(*images, *matrices)
-        total = torch.addmm(bias, pixels(images[0]), matrices[0])
+        total = _times(images[0], matrices[0], bias)
         for batch, matrix in zip(images[1:], matrices[1:], strict=True):
-            total.addmm_(pixels(batch), matrix)
+            _add_times(total, batch, matrix)
         for value in values:
-            total.add_(pixels(value))
-        return images_of(total, images[0])
+            total.add_(value)
+        return total
 
     @staticmethod
     def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         _, images, matrices = _parts(ctx.saved_tensors, 0, ctx.num_images)
         _, need_images, need_matrices = _parts(ctx.needs_input_grad[3:], ctx.num_values, ctx.num_images)
-        flat = pixels(gradient)
         for_images = [
-            images_of(flat.mm(matrix.t()), batch) if needed else None
-            for batch, matrix, needed in zip(images, matrices, need_images, strict=True)
+            _times(gradient, matrix.t()) if needed else None
+            for matrix, needed in zip(matrices, need_images, strict=True)
         ]
         for_matrices = [
-            inner_product(pixels(batch), flat) if needed else None
+            _inner_product(batch, gradient) if needed else None
             for batch, needed in zip(images, need_matrices, strict=True)
         ]
-        for_bias = channel_sums(flat) if ctx.needs_input_grad[2] else None
+        for_bias = channel_sums(pixels(gradient)) if ctx.needs_input_grad[2] else None
         return None, None, for_bias, *(gradient,) * ctx.num_values, *for_images, *for_matrices
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nas_cli.layers import products
 from nas_cli.layers.cell import CellPlan, DiscreteCell, make_cell
 from nas_cli.layers.joint_state import APART
 from nas_cli.layers.operations import make_operation
@@ -53,6 +54,16 @@ def test_fast_is_plain_under_soft_gates(plan: CellPlan, partial_channels: int, c
 def test_fast_is_plain_where_stacks_stay_apart(plan: CellPlan, size: int) -> None:
     channels = APART.start
     assert_same(*both_forms(plan, channels=channels), images(plan, size, channels=channels), soft_gates(plan))
+
+
+@every_plan
+@pytest.mark.parametrize("channels", [CHANNELS, APART.start])
+def test_fast_is_plain_where_onednn_multiplies(
+    monkeypatch: pytest.MonkeyPatch, plan: CellPlan, channels: int
+) -> None:
+    monkeypatch.setattr(products, "_prefers_onednn", lambda *_: not torch.is_grad_enabled())
+    monkeypatch.setattr(products, "VECTOR", 1)
+    assert_same(*both_forms(plan, channels=channels), images(plan, 8, channels=channels), soft_gates(plan))
 
 
 @every_plan

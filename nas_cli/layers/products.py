@@ -1,0 +1,182 @@
+"""Products of many pixels with small matrices, the arithmetic of 1x1 convolutions, without a graph.
+
+Pixels are blocks (e, pixels, c), stacked or side by side: see `blocks.py`. A processor has two libraries for
+them: MKL, which is torch's for products, and oneDNN, its for convolutions. On Intel's processors MKL is the
+quicker. On AMD's oneDNN is, by half of the time where blocks lie side by side (`benchmarks/products.py`).
+"""
+
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nas_cli.run.environment import processor_name
+
+ROWS, VECTOR = 64, 16
+"""oneDNN is given pixels in so many rows, and channels by the vector."""
+PARTS, MANY = 16, 1 << 15
+"""Into so many parts pixels are divided to be summed, where they are so many."""
+
+
+def product(blocks: Tensor, matrices: Tensor, biases: Tensor | None = None) -> Tensor:
+    """blocks @ matrices (e, c, o) + biases (e, o), in the layout of the blocks."""
+    edges = len(blocks)
+    if convolves_blocks(blocks, matrices.shape[2]):
+        bias = None if biases is None else biases.flatten()
+        return _blocks(F.conv2d(_rows(blocks), _kernels(matrices), bias, groups=edges), edges)
+    if edges == 1 and biases is not None:
+        return torch.addmm(biases[0], blocks[0], matrices[0]).unsqueeze(0)
+    result = torch.bmm(blocks, matrices, out=_empty_like(blocks, matrices.shape[2]))
+    return result if biases is None else result.add_(biases.unsqueeze(1))
+
+
+def stacked_product(blocks: Tensor, matrices: Tensor) -> Tensor:
+    """The same, stacked whatever the layout of the blocks."""
+    if convolves_blocks(blocks, matrices.shape[2]):
+        return product(blocks, matrices).contiguous()
+    return torch.bmm(blocks, matrices)
+
+
+def add_product(total: Tensor, blocks: Tensor, matrices: Tensor, biases: Tensor | None = None) -> Tensor:
+    """The same, added in place to `total`."""
+    if convolves_blocks(blocks, matrices.shape[2]):
+        return total.add_(product(blocks, matrices, biases))
+    total.baddbmm_(blocks, matrices)
+    return total if biases is None else total.add_(biases.unsqueeze(1))
+
+
+def inner_products(left: Tensor, right: Tensor) -> Tensor:
+    """Of each channel of left (e, pixels, c) with each of right (e, pixels, o): (e, c, o)."""
+    if _convolve_both(left, right):
+        return _by_gradient(left, right, sums=False)[0]
+    if len(left) == 1:
+        return _in_parts(left[0], right[0]).unsqueeze(0)
+    return torch.bmm(left.transpose(1, 2), right)
+
+
+def inner_products_and_sums(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, and the sums (e, o) of right; oneDNN has both in one call, which is quicker for one block."""
+    if len(left) == 1 and _convolve_both(left, right):
+        return _by_gradient(left, right, sums=True)
+    return inner_products(left, right), sums_of_pixels(right)
+
+
+def sums_of_pixels(blocks: Tensor) -> Tensor:
+    """(e, c); by a product where the edges lie side by side, which reads them faster than a sum."""
+    if not lie_side_by_side(blocks):
+        return channel_sums(blocks)
+    return (blocks.new_ones(1, blocks.shape[1]) @ blocks.transpose(0, 1).flatten(1)).view(len(blocks), -1)
+
+
+def channel_sums(blocks: Tensor) -> Tensor:
+    """(..., pixels, channels) to (..., channels); many pixels in parts, which a processor's threads share."""
+    count = blocks.shape[-2]
+    if blocks.device.type != "cpu" or count < MANY or count % PARTS:
+        return blocks.sum(-2)
+    parts: Tensor = blocks.unflatten(-2, (PARTS, -1))
+    return parts.sum(-2).sum(-2)
+
+
+def lay_side_by_side(blocks: Tensor) -> Tensor:
+    """A copy, where oneDNN could multiply that; else the blocks as they are."""
+    channels = blocks.shape[2]
+    if lie_side_by_side(blocks) or not _prefers_onednn(blocks, channels, channels):
+        return blocks
+    return blocks.transpose(0, 1).contiguous().transpose(0, 1)
+
+
+def lie_side_by_side(blocks: Tensor) -> bool:
+    return blocks.stride(0) < blocks.stride(1)
+
+
+@cache
+def _mkl_is_slow() -> bool:
+    name = processor_name()
+    return name.startswith("AMD ") or "AuthenticAMD" in name
+
+
+def convolves(images: Tensor, out_channels: int) -> bool:
+    """Whether oneDNN multiplies images (n, c, h, w) with a matrix (c, o)."""
+    return (
+        _prefers_onednn(images, images.shape[1], out_channels)
+        and len(images) >= VECTOR
+        and images.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def convolves_blocks(blocks: Tensor, out_channels: int) -> bool:
+    """Whether it multiplies blocks: in one call, where they are one or lie side by side."""
+    _, count, channels = blocks.shape
+    return _prefers_onednn(blocks, channels, out_channels) and count % ROWS == 0 and _are_dense(blocks)
+
+
+def _prefers_onednn(tensor: Tensor, channels: int, out_channels: int) -> bool:
+    return (
+        tensor.device.type == "cpu"
+        and tensor.dtype == torch.float32
+        and channels % VECTOR == 0
+        and out_channels % VECTOR == 0
+        and not torch.is_grad_enabled()
+        and _mkl_is_slow()
+    )
+
+
+def _convolve_both(left: Tensor, right: Tensor) -> bool:
+    return convolves_blocks(left, right.shape[2]) and convolves_blocks(right, left.shape[2])
+
+
+def _by_gradient(left: Tensor, right: Tensor, *, sums: bool) -> tuple[Tensor, Tensor]:
+    """As the gradients of a convolution of left, where right arrives: of its kernels, and of its bias."""
+    edges, _, channels = right.shape
+    kernels = left.new_empty(edges * channels, left.shape[2], 1, 1)
+    bias = [edges * channels] if sums else None
+    geometry = (1, 1), (0, 0), (1, 1), False, (0, 0), edges
+    _, for_kernels, for_bias = torch.ops.aten.convolution_backward(
+        _rows(right), _rows(left), kernels, bias, *geometry, (False, True, sums)
+    )
+    found = for_kernels.view(edges, channels, -1).transpose(1, 2)
+    return found, for_bias.view(edges, -1) if sums else for_bias
+
+
+def _are_dense(blocks: Tensor) -> bool:
+    """Pixel by pixel in memory, each with the channels of all blocks."""
+    edges, _, channels = blocks.shape
+    return blocks.stride()[1:] == (edges * channels, 1) and (edges == 1 or blocks.stride(0) == channels)
+
+
+def _rows(blocks: Tensor) -> Tensor:
+    """Images of one line (ROWS, e c, 1, pixels / ROWS)."""
+    edges, count, channels = blocks.shape
+    width, depth = count // ROWS, edges * channels
+    return blocks.as_strided((ROWS, depth, 1, width), (width * depth, 1, width * depth, depth))
+
+
+def _blocks(rows: Tensor, edges: int) -> Tensor:
+    """The inverse of `_rows`."""
+    depth, width = rows.shape[1], rows.shape[3]
+    channels = depth // edges
+    return rows.as_strided((edges, ROWS * width, channels), (channels, depth, 1))
+
+
+def _kernels(matrices: Tensor) -> Tensor:
+    """(e, c, o) as those of a grouped convolution (e o, c, 1, 1)."""
+    edges, channels, out_channels = matrices.shape
+    return matrices.transpose(1, 2).reshape(edges * out_channels, channels, 1, 1)
+
+
+def _empty_like(blocks: Tensor, channels: int) -> Tensor:
+    edges, count, _ = blocks.shape
+    if lie_side_by_side(blocks):
+        return blocks.new_empty(count, edges, channels).transpose(0, 1)
+    return blocks.new_empty(edges, count, channels)
+
+
+def _in_parts(left: Tensor, right: Tensor) -> Tensor:
+    """A processor's threads do not share MKL's product, so that each is given a part of the pixels."""
+    parts = torch.get_num_threads() if left.device.type == "cpu" else 1
+    if parts == 1 or len(left) % parts:
+        return left.t().mm(right)
+    of_left, of_right = left.unflatten(0, (parts, -1)), right.unflatten(0, (parts, -1))
+    products: Tensor = torch.bmm(of_left.transpose(1, 2), of_right)
+    return products.sum(0)

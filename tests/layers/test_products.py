@@ -1,0 +1,62 @@
+"""Sums and products over pixels, by either library and in parts."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from nas_cli.layers import products
+from nas_cli.layers.products import (
+    MANY,
+    add_product,
+    channel_sums,
+    inner_products,
+    inner_products_and_sums,
+    product,
+    stacked_product,
+)
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("count", [7, MANY, MANY + 1])
+def test_sums_in_parts_are_those_of_all_pixels(count: int) -> None:
+    pixels = torch.arange(2.0 * count, dtype=torch.float64).view(1, count, 2)
+    assert channel_sums(pixels).tolist() == [[float(count * (count - 1)), float(count**2)]]
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_product_does_not_depend_on_its_parts() -> None:
+    left = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])
+    assert inner_products(left[None], left[None, :, :1]).tolist() == [[[84.0], [100.0]]]
+
+
+@pytest.mark.parametrize("mkl_is_slow", [True, False], ids=["onednn", "mkl"])
+@pytest.mark.parametrize("edges", [1, 3])
+@pytest.mark.parametrize("beside", [True, False], ids=["side by side", "stacked"])
+def test_both_libraries_compute_the_same_in_both_layouts(
+    monkeypatch: pytest.MonkeyPatch, mkl_is_slow: bool, edges: int, beside: bool
+) -> None:
+    monkeypatch.setattr(products, "_mkl_is_slow", lambda: mkl_is_slow)
+    pixels, matrices = torch.arange(128.0).view(1, 128, 1) % 7, torch.zeros(edges, 16, 32)
+    matrices[:, 3, 5] = torch.arange(1.0, edges + 1)
+    blocks = pixels.expand(edges, 128, 16).contiguous()
+    if beside:
+        blocks = blocks.transpose(0, 1).contiguous().transpose(0, 1)
+    expected = torch.zeros(edges, 128, 32)
+    expected[:, :, 5] = pixels[..., 0] * torch.arange(1.0, edges + 1).unsqueeze(1)
+    with torch.no_grad():
+        assert product(blocks, matrices).equal(expected)
+        assert product(blocks, matrices, torch.ones(edges, 32)).equal(expected + 1)
+        assert stacked_product(blocks, matrices).is_contiguous()
+        assert stacked_product(blocks, matrices).equal(expected)
+        assert add_product(torch.ones(edges, 128, 32), blocks, matrices).equal(expected + 1)
+        found, sums = inner_products_and_sums(blocks, blocks)
+    assert sums.equal(pixels.sum().expand(edges, 16))
+    assert found.equal((pixels * pixels).sum().expand(edges, 16, 16))
