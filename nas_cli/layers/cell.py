@@ -196,7 +196,8 @@ class SupernetCell(nn.Module):
         ]
 
     def _node(self, arrived: Sequence[Share], like: Tensor) -> Tensor:
-        node = total(arrived, self.partial_channels)
+        with torch.autocast(like.device.type, enabled=False):  # products are in the precision of what arrived
+            node = total(arrived, self.partial_channels)
         return _zeros(like, self.plan.stride) if node is None else node
 
     def cut_out(self, picks: Sequence[str | None], outputs: Sequence[int] | None = None) -> DiscreteCell:

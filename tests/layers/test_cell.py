@@ -98,6 +98,27 @@ def test_fast_is_plain_with_some_candidates_and_some_edges(plan: CellPlan, parti
     assert_same(*both_forms(plan, partial_channels), images(plan, 8), active_gates(plan, active))
 
 
+@every_plan
+@pytest.mark.parametrize(
+    ("channels", "partial_channels"), [(CHANNELS, 1), (CHANNELS, 2), (APART.start, 1)], ids=str
+)
+def test_under_autocast_a_fast_cell_keeps_full_precision(
+    plan: CellPlan, channels: int, partial_channels: int
+) -> None:
+    cell = both_forms(plan, partial_channels, channels)[1].float()
+    inputs = [batch.detach().float().requires_grad_() for batch in images(plan, 8, channels=channels)]
+    gates = [Gate(gate.weights.float(), gate.active) for gate in soft_gates(plan)]
+    expected = cell(inputs, gates)
+    with torch.autocast("cpu", torch.bfloat16):
+        nodes = cell(inputs, gates)
+        loss = loss_of(nodes)
+    for node, exact in zip(nodes, expected, strict=True):
+        torch.testing.assert_close(node, exact)
+    found = torch.autograd.grad(loss, inputs)
+    for gradient, exact in zip(found, torch.autograd.grad(loss_of(expected), inputs), strict=True):
+        torch.testing.assert_close(gradient, exact, atol=1e-4, rtol=1e-3)
+
+
 @every_part
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "fast"])
 def test_a_candidate_that_is_not_active_is_not_read(plain: bool, partial_channels: int) -> None:
