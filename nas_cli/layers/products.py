@@ -13,8 +13,8 @@ from torch import Tensor
 
 from nas_cli.run.environment import processor_name
 
-ROWS, VECTOR = 64, 16
-"""oneDNN is given pixels in so many rows, and channels by the vector."""
+ROWS, FEWEST, VECTOR = 64, 16, 16
+"""oneDNN is given pixels of blocks in so many rows, images from so many on, and channels by the vector."""
 PARTS, MANY = 16, 1 << 15
 """Into so many parts pixels are divided to be summed, where they are so many."""
 
@@ -98,10 +98,10 @@ def _mkl_is_slow() -> bool:
 
 
 def convolves(images: Tensor, out_channels: int) -> bool:
-    """Whether oneDNN multiplies images (n, c, h, w) with a matrix (c, o)."""
+    """Whether oneDNN multiplies images (n, c, h, w) with a matrix (c, o); torch gives it no few images."""
     return (
         _prefers_onednn(images, images.shape[1], out_channels)
-        and len(images) >= VECTOR
+        and len(images) >= FEWEST
         and images.is_contiguous(memory_format=torch.channels_last)
     )
 

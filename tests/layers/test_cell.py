@@ -62,7 +62,7 @@ def test_fast_is_plain_where_onednn_multiplies(
     monkeypatch: pytest.MonkeyPatch, plan: CellPlan, channels: int
 ) -> None:
     monkeypatch.setattr(products, "_prefers_onednn", lambda *_: not torch.is_grad_enabled())
-    monkeypatch.setattr(products, "VECTOR", 1)
+    monkeypatch.setattr(products, "FEWEST", 1)
     assert_same(*both_forms(plan, channels=channels), images(plan, 8, channels=channels), soft_gates(plan))
 
 
