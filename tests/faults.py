@@ -383,18 +383,23 @@ class Line:
 
 
 def attempt(line: Line, fault: Fault, case: Case, folder: Path, seed: str) -> None:
-    rng = random.Random(zlib.crc32(seed.encode()))
-    try:
-        fault(case, folder, rng)
-    except SkippedError as reason:
-        line.skipped = str(reason)
-        return
-    except Exception as error:  # whatever it is, the run did not end as one that was left alone
-        line.lost += 1
-        sys.stderr.write(f"{line.fault}, {seed}: {type(error).__name__}: {error}\n")
-    line.tries += 1
-    if folder.is_dir():
+    """Up to five times, where the run is over before the fault is made."""
+    for moment in range(5):
+        rng = random.Random(zlib.crc32(f"{seed} {moment}".encode()))
+        try:
+            fault(case, folder, rng)
+        except SkippedError as reason:
+            shutil.rmtree(folder, ignore_errors=True)
+            if str(reason) == TOO_LATE and moment < 4:
+                continue
+            line.skipped = str(reason)
+            return
+        except Exception as error:  # whatever it is, the run did not end as one that was left alone
+            line.lost += 1
+            sys.stderr.write(f"{line.fault}, {seed}: {type(error).__name__}: {error}\n")
+        line.tries += 1
         shutil.rmtree(folder, ignore_errors=True)
+        return
 
 
 def plan(
