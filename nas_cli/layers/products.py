@@ -98,7 +98,7 @@ def _mkl_is_slow() -> bool:
 
 
 def convolves(images: Tensor, out_channels: int) -> bool:
-    """Whether oneDNN multiplies images (n, c, h, w) with a matrix (c, o); torch gives it no few images."""
+    """Whether oneDNN multiplies images (n, c, h, w) with a matrix (c, o): of a few torch gives it none."""
     return (
         _prefers_onednn(images, images.shape[1], out_channels)
         and len(images) >= FEWEST
