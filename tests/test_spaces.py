@@ -252,6 +252,19 @@ def test_a_supernet_with_checkpoints_computes_the_same_and_counts_each_batch_onc
 
 
 @every_space
+@pytest.mark.parametrize("plain", [False, True], ids=["fast", "plain"])
+def test_shapes_are_known_without_memory_or_arithmetic(name: str, plain: bool) -> None:
+    """The meta device, on which torch has no autocast, nor all operations of a CPU."""
+    space, info = make_space(name), image_info()
+    with torch.device("meta"):
+        supernet = space.build_supernet(SupernetOptions(plain=plain))
+    gates = [Gate.soft(torch.full(shape, 1 / shape[1], device="meta")) for shape in supernet.gate_shapes]
+    with torch.no_grad():
+        logits = logits_of(supernet.eval()(images_of(info).to("meta"), gates))
+    assert logits.shape == (4, 10)
+
+
+@every_space
 def test_no_edge_of_a_drawing_leads_back_to_an_input(name: str) -> None:
     space = make_space(name)
     graphs = space.cells(space.sample(random.Random(0)))

@@ -17,6 +17,7 @@ from nas_cli.layers.operations import make_final_operation
 from nas_cli.layers.partial_channels import PartialOperation, check_partial_channels
 from nas_cli.layers.partial_state import PartialState
 from nas_cli.layers.plain_state import PlainState
+from nas_cli.layers.precision import outside_autocast
 from nas_cli.layers.share import Share, total
 from nas_cli.layers.shared_state import SharedState
 from nas_cli.layers.statistics import Statistics
@@ -196,7 +197,7 @@ class SupernetCell(nn.Module):
         ]
 
     def _node(self, arrived: Sequence[Share], like: Tensor) -> Tensor:
-        with torch.autocast(like.device.type, enabled=False):  # products are in the precision of what arrived
+        with outside_autocast(like):  # products are in the precision of what arrived
             node = total(arrived, self.partial_channels)
         return _zeros(like, self.plan.stride) if node is None else node
 

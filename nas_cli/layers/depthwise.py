@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nas_cli.layers.depthwise_functions import Convolve, Geometry
 from nas_cli.layers.every_second import every
+from nas_cli.layers.precision import autocast_dtype, outside_autocast
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, *, stride: int, padding: int, dilation: int) -> Tensor:
@@ -36,8 +37,8 @@ def depthwise_convs(
         phases = split_phases(F.pad(x, (0, width % 2, 0, height % 2)))
         convolved = depthwise_convs(phases, weights, stride=1, padding=padding // 2, dilation=1)
         return tuple(merge_phases(images)[:, :, :height, :width] for images in convolved)
-    if stride == 2 and _autocast_dtype(x) == torch.bfloat16:
-        with torch.autocast("cpu", enabled=False):
+    if stride == 2 and autocast_dtype(x) == torch.bfloat16:
+        with outside_autocast(x):
             exact = _convolve(x.float(), [weight.float() for weight in weights], stride, padding, dilation)
             return tuple(images.bfloat16() for images in exact)
     return _convolve(x, weights, stride, padding, dilation)
@@ -54,14 +55,7 @@ def _convolve(
 
 def _in_autocast_precision(tensor: Tensor) -> Tensor:
     """As autocast casts a convolution's arguments; it does not reach the backward pass of a Function."""
-    return tensor.to(_autocast_dtype(tensor))
-
-
-def _autocast_dtype(tensor: Tensor) -> torch.dtype:
-    device = tensor.device.type
-    if tensor.dtype == torch.float32 and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return tensor.dtype
+    return tensor.to(autocast_dtype(tensor))
 
 
 def split_phases(x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from nas_cli.layers.forms import Forms
 from nas_cli.layers.joint_stacks import Edges, JointForms, push_stacks
 from nas_cli.layers.operations import Pool, SeparableStack
 from nas_cli.layers.pointwise import pixels
+from nas_cli.layers.precision import outside_autocast
 from nas_cli.layers.share import Share
 from nas_cli.layers.shared_state import SharedState, is_linear, linear_values, push_edges
 from nas_cli.layers.statistics import Statistics
@@ -34,7 +35,7 @@ def push(
 ) -> list[list[Share]]:
     """What the edges of each state bring to their targets; a state's edges are ordered by target."""
     joint = _joint_candidates(modules, gates, states[0])
-    with torch.autocast(states[0].device.type, enabled=False):
+    with outside_autocast(states[0]):
         forms = [Forms.of(state, statistics) for state in states]
         shares = [[Share() for _ in gate.active] for gate in gates]
         if joint:

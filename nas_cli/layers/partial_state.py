@@ -14,6 +14,7 @@ from nas_cli.layers.forms import Forms
 from nas_cli.layers.operations import FactorizedReduce, Pool, ReluConvBN, SeparableStack
 from nas_cli.layers.partial_channels import edge_weights, pooled_to
 from nas_cli.layers.pooling import pooled
+from nas_cli.layers.precision import outside_autocast
 from nas_cli.layers.share import Product, Share, total
 from nas_cli.layers.shared_state import Group, SharedState, convolved, push, push_stacks
 from nas_cli.layers.statistics import Statistics
@@ -39,7 +40,7 @@ class PartialState(SharedState):
         return shares
 
     def _side_by_side(self, seen: Tensor, gate: Gate, statistics: Statistics) -> list[Share]:
-        with torch.autocast(seen.device.type, enabled=False):
+        with outside_autocast(seen):
             forms = Forms(seen, statistics, copies=len(self.rows))
             shares, joint = [Share() for _ in self.rows], Share()
             groups = self.groups(gate, shares, range(len(self.candidates)))

@@ -26,6 +26,7 @@ from nas_cli.layers.operations import (
 from nas_cli.layers.plain_state import PlainState
 from nas_cli.layers.pointwise import AffineRelu, images_of, pixels
 from nas_cli.layers.pooling import pooled
+from nas_cli.layers.precision import outside_autocast
 from nas_cli.layers.share import Product, Share
 from nas_cli.layers.statistics import Statistics, running_statistics
 from nas_cli.supernet import Gate
@@ -68,7 +69,7 @@ class SharedState(PlainState):
     plain = False
 
     def forward(self, state: Tensor, gate: Gate, statistics: Statistics) -> list[Share]:
-        with torch.autocast(state.device.type, enabled=False):
+        with outside_autocast(state):
             shares = [Share() for _ in gate.active]
             push_edges(
                 Forms.of(state, statistics),
