@@ -15,6 +15,8 @@ from nas_cli.run.environment import processor_name
 
 ROWS, FEWEST, VECTOR = 64, 16, 16
 """oneDNN is given pixels of blocks in so many rows, images from so many on, and channels by the vector."""
+MANY_ROWS = 256
+"""Rows for the inner products of one block."""
 PARTS, MANY = 16, 1 << 15
 """Into so many parts pixels are divided to be summed, where they are so many."""
 
@@ -49,16 +51,14 @@ def add_product(total: Tensor, blocks: Tensor, matrices: Tensor, biases: Tensor 
 def inner_products(left: Tensor, right: Tensor) -> Tensor:
     """Of each channel of left (e, pixels, c) with each of right (e, pixels, o): (e, c, o)."""
     if _convolve_both(left, right):
-        return _by_gradient(left, right, sums=False)[0]
+        return _by_gradient(left, right)
     if len(left) == 1:
         return _in_parts(left[0], right[0]).unsqueeze(0)
     return torch.bmm(left.transpose(1, 2), right)
 
 
 def inner_products_and_sums(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """The same, and the sums (e, o) of right; oneDNN has both in one call, which is quicker for one block."""
-    if len(left) == 1 and _convolve_both(left, right):
-        return _by_gradient(left, right, sums=True)
+    """The same, and the sums (e, o) of right: oneDNN could give both in one call, which takes longer."""
     return inner_products(left, right), sums_of_pixels(right)
 
 
@@ -127,17 +127,17 @@ def _convolve_both(left: Tensor, right: Tensor) -> bool:
     return convolves_blocks(left, right.shape[2]) and convolves_blocks(right, left.shape[2])
 
 
-def _by_gradient(left: Tensor, right: Tensor, *, sums: bool) -> tuple[Tensor, Tensor]:
-    """As the gradients of a convolution of left, where right arrives: of its kernels, and of its bias."""
-    edges, _, channels = right.shape
+def _by_gradient(left: Tensor, right: Tensor) -> Tensor:
+    """As the gradient of the kernels of a convolution of left, where right arrives."""
+    edges, count, channels = right.shape
+    rows = MANY_ROWS if edges == 1 and count % MANY_ROWS == 0 else ROWS
     kernels = left.new_empty(edges * channels, left.shape[2], 1, 1)
-    bias = [edges * channels] if sums else None
     geometry = (1, 1), (0, 0), (1, 1), False, (0, 0), edges
-    _, for_kernels, for_bias = torch.ops.aten.convolution_backward(
-        _rows(right), _rows(left), kernels, bias, *geometry, (False, True, sums)
+    _, for_kernels, _ = torch.ops.aten.convolution_backward(
+        _rows(right, rows), _rows(left, rows), kernels, None, *geometry, (False, True, False)
     )
-    found = for_kernels.view(edges, channels, -1).transpose(1, 2)
-    return found, for_bias.view(edges, -1) if sums else for_bias
+    found: Tensor = for_kernels.view(edges, channels, -1)
+    return found.transpose(1, 2)
 
 
 def _are_dense(blocks: Tensor) -> bool:
@@ -146,11 +146,11 @@ def _are_dense(blocks: Tensor) -> bool:
     return blocks.stride()[1:] == (edges * channels, 1) and (edges == 1 or blocks.stride(0) == channels)
 
 
-def _rows(blocks: Tensor) -> Tensor:
-    """Images of one line (ROWS, e c, 1, pixels / ROWS)."""
+def _rows(blocks: Tensor, rows: int = ROWS) -> Tensor:
+    """Images of one line (rows, e c, 1, pixels / rows)."""
     edges, count, channels = blocks.shape
-    width, depth = count // ROWS, edges * channels
-    return blocks.as_strided((ROWS, depth, 1, width), (width * depth, 1, width * depth, depth))
+    width, depth = count // rows, edges * channels
+    return blocks.as_strided((rows, depth, 1, width), (width * depth, 1, width * depth, depth))
 
 
 def _blocks(rows: Tensor, edges: int) -> Tensor:
