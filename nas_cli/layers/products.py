@@ -92,7 +92,7 @@ def lie_side_by_side(blocks: Tensor) -> bool:
 
 
 @cache
-def _mkl_is_slow() -> bool:
+def is_amd() -> bool:
     name = processor_name()
     return name.startswith("AMD ") or "AuthenticAMD" in name
 
@@ -119,7 +119,7 @@ def _prefers_onednn(tensor: Tensor, channels: int, out_channels: int) -> bool:
         and channels % VECTOR == 0
         and out_channels % VECTOR == 0
         and not torch.is_grad_enabled()
-        and _mkl_is_slow()
+        and is_amd()
     )
 
 
