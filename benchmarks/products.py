@@ -24,9 +24,9 @@ SHAPES = ((1, 65536, 16), (1, 16384, 32), (1, 4096, 64), (8, 16384, 32), (8, 409
 """Edges side by side, pixels, channels."""
 
 
-def milliseconds(run: Callable[[], object], mkl_is_slow: bool, other: Tensor) -> float:
+def milliseconds(run: Callable[[], object], amd: bool, other: Tensor) -> float:
     other.add_(1.0)
-    with mock.patch.object(products, "_mkl_is_slow", return_value=mkl_is_slow):
+    with mock.patch.object(products, "is_amd", return_value=amd):
         started = time.perf_counter()
         run()
         return 1e3 * (time.perf_counter() - started)

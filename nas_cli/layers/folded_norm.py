@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_cli import ranks
-from nas_cli.layers.blocks import inner_products_and_sums
+from nas_cli.layers.blocks import inner_products_and_sums, stack
 from nas_cli.layers.pointwise import Context, images_of, pixels
 from nas_cli.layers.products import add_product, product
 from nas_cli.layers.statistics import Statistics, running_statistics
@@ -41,24 +41,20 @@ def fold(
     `images` has one batch for each convolution, or one that all share. A convolution may be several that
     lie side by side, with as many normalisations and gates for each of its parts of the output.
     """
-    points = torch.stack([kernel.flatten(1) for kernel in kernels])
-    folded = fold_blocks([pixels(batch).unsqueeze(0) for batch in images], points, norms, gates, statistics)
-    batches = [
-        images_of(blocks.squeeze(0), batch) for blocks, batch in zip(folded.batches, images, strict=True)
-    ]
-    return Folded(batches * (len(kernels) // len(batches)), folded.matrices, folded.biases)
+    folded = fold_groups(images, stack(kernels).flatten(2), norms, gates, statistics)
+    return Folded(folded.batches * (len(kernels) // len(images)), folded.matrices, folded.biases)
 
 
-def fold_blocks(
+def fold_groups(
     groups: Sequence[Tensor],
     points: Tensor,
     norms: Sequence[nn.BatchNorm2d],
     gates: Tensor | None,
     statistics: Statistics,
 ) -> Folded:
-    """The same for the convolutions `points` (r, o, c) of g groups of blocks (e, pixels, c); r is g times e.
+    """The same for the convolutions `points` (r, o, c) of g groups; r is g times e.
 
-    The batches are the groups. In training mode the statistics get the batch's, in evaluation mode the
+    A group is blocks (e, pixels, c), or images (n, c, h, w), which are one block. The batches are the groups. In training mode the statistics get the batch's, in evaluation mode the
     running ones stand in for them.
     """
     eps = norms[0].eps
@@ -94,8 +90,9 @@ class _Terms:
 
     @staticmethod
     def of(groups: Sequence[Tensor], points: Tensor, gates: Tensor | None, eps: float) -> "_Terms":
-        count, rows = groups[0].shape[1], len(points)
-        found = [inner_products_and_sums(blocks, blocks) for blocks in groups]
+        pixels_of = [_blocks(group) for group in groups]
+        count, rows = pixels_of[0].shape[1], len(points)
+        found = [inner_products_and_sums(blocks, blocks) for blocks in pixels_of]
         grams = torch.cat([gram for gram, _ in found])
         mean = torch.cat([sums for _, sums in found]) / count
         if is_synchronised():
@@ -132,7 +129,7 @@ class _Fold(torch.autograd.Function):
         ctx.save_for_backward(points, gates, *groups)  # type: ignore[arg-type]  # torch takes None
         ctx.set_materialize_grads(False)
         ctx.synchronised = is_synchronised()  # a backward pass may be in another thread
-        count = groups[0].shape[1] * (ranks.size() if ctx.synchronised else 1)
+        count = _blocks(groups[0]).shape[1] * (ranks.size() if ctx.synchronised else 1)
         unbiased = ctx.terms.variance * (count / max(count - 1, 1))
         ctx.mark_non_differentiable(ctx.terms.centre, unbiased)
         return (*groups, *ctx.terms.folded(points), ctx.terms.centre, unbiased)
@@ -153,7 +150,7 @@ class _Fold(torch.autograd.Function):
         for_points, for_gates, curvature, slope = _gradients(
             ctx.terms, points, gates, for_matrices.transpose(1, 2), for_biases
         )
-        count, edges = groups[0].shape[1], groups[0].shape[0]
+        edges, count, _ = _blocks(groups[0]).shape
         if len(curvature) > len(groups) * edges:  # all convolutions share the pixels
             curvature, slope = curvature.sum(0, keepdim=True), slope.sum(0, keepdim=True)
         curvature, slope = curvature / -count, slope / -count
@@ -207,8 +204,15 @@ def _sum(pair: tuple[Tensor | None, Tensor | None]) -> Tensor | None:
     return sum(present[1:], present[0]) if present else None
 
 
-def _add_to(blocks: Tensor, gradient: Tensor | None, curvature: Tensor, constant: Tensor) -> Tensor:
-    """blocks @ curvature + constant (e, c), added to the gradient in place."""
+def _blocks(group: Tensor) -> Tensor:
+    return group if group.dim() == 3 else pixels(group).unsqueeze(0)
+
+
+def _add_to(group: Tensor, gradient: Tensor | None, curvature: Tensor, constant: Tensor) -> Tensor:
+    """group @ curvature + constant (e, c), added to the gradient in place."""
+    blocks = _blocks(group)
     if gradient is None:
-        return product(blocks, curvature, constant)
-    return add_product(gradient, blocks, curvature, constant)
+        result = product(blocks, curvature, constant)
+    else:
+        result = add_product(_blocks(gradient), blocks, curvature, constant)
+    return result if group.dim() == 3 else images_of(result.squeeze(0), group)

@@ -10,7 +10,7 @@ from nas_cli.layers.blocks import BlockAffineRelu, BlockMix, stack
 from nas_cli.layers.depthwise import depthwise_conv2d
 from nas_cli.layers.depthwise_functions import Geometry
 from nas_cli.layers.edge_convs import ConvolveApart, ConvolveBlocks, Reading, Size
-from nas_cli.layers.folded_norm import Folded, fold_blocks
+from nas_cli.layers.folded_norm import Folded, fold_groups
 from nas_cli.layers.forms import Forms, splits
 from nas_cli.layers.operations import SeparableConv, SeparableStack
 from nas_cli.layers.pointwise import pixels
@@ -164,7 +164,7 @@ def _fold(stacks: Sequence[_Pending], gates: Tensor | None, statistics: Statisti
     layers = [edge[0] for pending in stacks for edge in pending.stages]
     points = stack([layer.pointwise.weight for layer in layers]).flatten(2)
     norms: list[nn.BatchNorm2d] = [layer.norm for layer in layers]
-    return fold_blocks([pending.images.blocks for pending in stacks], points, norms, gates, statistics)
+    return fold_groups([pending.images.blocks for pending in stacks], points, norms, gates, statistics)
 
 
 def _finish(stacks: Sequence[_Pending], forms: JointForms, start: Tensor | None) -> Tensor:
