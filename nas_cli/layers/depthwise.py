@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nas_cli.layers.depthwise_functions import Convolve, Geometry
 from nas_cli.layers.every_second import every
+from nas_cli.layers.phases import merge_phases, split_phases
 from nas_cli.layers.precision import autocast_dtype, outside_autocast
 
 
@@ -56,20 +57,3 @@ def _convolve(
 def _in_autocast_precision(tensor: Tensor) -> Tensor:
     """As autocast casts a convolution's arguments; it does not reach the backward pass of a Function."""
     return tensor.to(autocast_dtype(tensor))
-
-
-def split_phases(x: Tensor) -> Tensor:
-    """(n, c, h, w) of even sizes to (4n, c, h/2, w/2): the pixels of even row and column, then the others.
-
-    A convolution of dilation 2 on x is one of dilation 1 on these.
-    """
-    n, c, h, w = x.shape
-    pixels = x.permute(0, 2, 3, 1).reshape(n, h // 2, 2, w // 2, 2, c)
-    return pixels.permute(2, 4, 0, 1, 3, 5).reshape(4 * n, h // 2, w // 2, c).permute(0, 3, 1, 2)
-
-
-def merge_phases(phases: Tensor) -> Tensor:
-    """The inverse of `split_phases`."""
-    n, c, h, w = phases.shape
-    pixels = phases.permute(0, 2, 3, 1).reshape(2, 2, n // 4, h, w, c)
-    return pixels.permute(2, 3, 0, 4, 1, 5).reshape(n // 4, 2 * h, 2 * w, c).permute(0, 3, 1, 2)

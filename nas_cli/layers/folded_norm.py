@@ -54,8 +54,8 @@ def fold_groups(
 ) -> Folded:
     """The same for the convolutions `points` (r, o, c) of g groups; r is g times e.
 
-    A group is blocks (e, pixels, c), or images (n, c, h, w), which are one block. The batches are the groups. In training mode the statistics get the batch's, in evaluation mode the
-    running ones stand in for them.
+    A group is blocks (e, pixels, c), or images (n, c, h, w), which are one block. The batches are the groups.
+    In training mode the statistics get the batch's, in evaluation mode the running ones stand in for them.
     """
     eps = norms[0].eps
     if norms[0].training:

@@ -5,9 +5,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from nas_cli.layers.depthwise import split_phases
 from nas_cli.layers.every_second import every
 from nas_cli.layers.operations import odd_pixels
+from nas_cli.layers.phases import split_phases
 from nas_cli.layers.pointwise import images_of, pixels
 from nas_cli.layers.statistics import Statistics
 

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nas_cli.layers.blocks import stack
 from nas_cli.layers.forms import Forms
 from nas_cli.layers.joint_stacks import Edges, JointForms, push_stacks
+from nas_cli.layers.linear_mix import images_of_targets, mix_linearly
 from nas_cli.layers.operations import Pool, SeparableStack
-from nas_cli.layers.pointwise import pixels
 from nas_cli.layers.precision import outside_autocast
 from nas_cli.layers.share import Share
 from nas_cli.layers.shared_state import SharedState, is_linear, linear_values, push_edges
@@ -71,7 +70,7 @@ def _push_jointly(
     gates: Sequence[Gate],
     candidates: Sequence[int],
     num_targets: int,
-) -> list[Tensor]:
+) -> tuple[Tensor, ...]:
     """For each target the images that its edges bring there."""
     slots = len(modules[0].rows) // num_targets
     edges = Edges(tuple(source for source in range(len(modules)) for _ in range(slots)), num_targets)
@@ -81,22 +80,14 @@ def _push_jointly(
     total = None
     if linear:
         mixing = torch.stack([columns[k].sum(2) for k in linear], 2).flatten(1)
-        total = _mix(mixing, _linear_images(modules, forms, linear))
+        total = mix_linearly(mixing, _linear_images(modules, forms, linear))
     stacks = [(_on_all_edges(modules, k, edges), columns[k].flatten()) for k in candidates if k not in linear]
     if stacks:
         total = push_stacks(JointForms(forms, edges), stacks, total)
     assert total is not None
     n, _, h, w = forms[0].state.shape
     stride = modules[0].stride
-    size = (n, -(-h // stride), -(-w // stride))
-    return [target.unflatten(0, size).permute(0, 3, 1, 2) for target in total.unbind()]
-
-
-def _mix(gates: Tensor, images: Sequence[Tensor]) -> Tensor:
-    """(targets, pixels, channels): each target's weighted sum; gates (targets, images)."""
-    flat = stack([pixels(batch).flatten() for batch in images])
-    mixed = gates @ flat
-    return mixed.view(len(mixed), -1, images[0].shape[1])
+    return images_of_targets(total, (n, -(-h // stride), -(-w // stride)))
 
 
 def _linear_images(

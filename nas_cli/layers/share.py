@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nas_cli.layers.depthwise import merge_phases
 from nas_cli.layers.partial_channels import blend_and_shuffle
+from nas_cli.layers.phases import merge_phases
 from nas_cli.layers.pointwise import Mix
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nas_cli.layers.depthwise import depthwise_conv2d, depthwise_convs
 from nas_cli.layers.folded_norm import Folded, fold
 from nas_cli.layers.forms import Forms, splits
+from nas_cli.layers.linear_mix import images_of_targets, mix_linearly
 from nas_cli.layers.operations import (
     FactorizedReduce,
     Pool,
@@ -24,7 +25,7 @@ from nas_cli.layers.operations import (
     Zero,
 )
 from nas_cli.layers.plain_state import PlainState
-from nas_cli.layers.pointwise import AffineRelu, images_of, pixels
+from nas_cli.layers.pointwise import AffineRelu
 from nas_cli.layers.pooling import pooled
 from nas_cli.layers.precision import outside_autocast
 from nas_cli.layers.share import Product, Share
@@ -288,10 +289,10 @@ def push_linear(forms: Forms, groups: Sequence[Group], num_edges: int) -> None:
             for share, gate, value in zip(group.shares, group.gates, values, strict=True):
                 share.values.append(gate * value)
     if common:
-        flat = torch.stack([pixels(value).flatten() for value in common])
-        mixed = torch.stack(gates, dim=1) @ flat
-        for share, row in zip(shares, mixed.unbind(), strict=True):
-            share.values.append(images_of(row.view(-1, common[0].shape[1]), common[0]))
+        n, _, h, w = common[0].shape
+        mixed = mix_linearly(torch.stack(gates, dim=1), common)
+        for share, images in zip(shares, images_of_targets(mixed, (n, h, w)), strict=True):
+            share.values.append(images)
 
 
 def linear_values(forms: Forms, operations: Sequence[nn.Module]) -> list[Tensor]:

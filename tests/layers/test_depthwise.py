@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas_cli.layers.depthwise import depthwise_conv2d, merge_phases, split_phases
+from nas_cli.layers.depthwise import depthwise_conv2d
+from nas_cli.layers.phases import merge_phases, split_phases
 
 
 @pytest.mark.parametrize("channels_last", [True, False], ids=["channels_last", "contiguous"])
