@@ -14,7 +14,7 @@ from torch import Tensor
 from nas_cli.layers.depthwise_functions import Convolve, Geometry
 from nas_cli.layers.every_second import every
 from nas_cli.layers.phases import merge_phases, split_phases
-from nas_cli.layers.precision import autocast_dtype, outside_autocast
+from nas_cli.layers.precision import autocast_dtype, in_autocast_precision, outside_autocast
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, *, stride: int, padding: int, dilation: int) -> Tensor:
@@ -49,11 +49,5 @@ def _convolve(
     x: Tensor, weights: Sequence[Tensor], stride: int, padding: int, dilation: int
 ) -> tuple[Tensor, ...]:
     geometry = Geometry(weights[0].shape[2], stride, padding, dilation)
-    arguments = map(_in_autocast_precision, (x, *weights))
-    convolved: tuple[Tensor, ...] = Convolve.apply(geometry, *arguments)
+    convolved: tuple[Tensor, ...] = Convolve.apply(geometry, *in_autocast_precision(x, *weights))
     return convolved
-
-
-def _in_autocast_precision(tensor: Tensor) -> Tensor:
-    """As autocast casts a convolution's arguments; it does not reach the backward pass of a Function."""
-    return tensor.to(autocast_dtype(tensor))

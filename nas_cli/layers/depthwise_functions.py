@@ -4,11 +4,13 @@ The derivatives of each are the two others, so that a second derivative costs as
 own calls a convolution for each channel.
 
 oneDNN's weight gradient takes 5 to 20 times as long as forward where the kernel, or the padding of the
-width, is wider than it has code for (3 and 1): it is computed as narrower ones, exactly.
+width, is wider than it has code for (3 and 1): it is computed as narrower ones, exactly; with a stride of 2,
+as those of the phases of the images.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn.grad import conv2d_weight
 
+from nas_cli.layers.phases import split_phases
 from nas_cli.layers.products import is_amd
 
 # The columns of a wide kernel whose weight gradients are computed together: at most 3
@@ -31,6 +34,22 @@ class Geometry:
     stride: int
     padding: int
     dilation: int
+
+    @property
+    def is_centred(self) -> bool:
+        """A convolution of neighbouring pixels around each, or around every second one."""
+        return self.dilation == 1 and self.padding == self.kernel // 2
+
+
+class Source:
+    """Images that convolutions read, and their phases: split once for all weight gradients."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    @cached_property
+    def phases(self) -> tuple[Tensor, ...]:
+        return split_phases(self.images).chunk(4)
 
 
 class _GeometryContext(FunctionCtx):
@@ -51,11 +70,11 @@ class Convolve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: _GeometryContext, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
-        for_x: Tensor | None = None
+        source, for_x = Source(x), None
         for_weights = []
         for weight, gradient, need in zip(weights, gradients, ctx.needs_input_grad[2:], strict=True):
             part, for_weight = gradients_of(
-                ctx.geometry, x, weight, gradient, (ctx.needs_input_grad[1], need)
+                ctx.geometry, source, weight, gradient, (ctx.needs_input_grad[1], need)
             )
             for_x = add_gradients(for_x, part)
             for_weights.append(for_weight)
@@ -91,7 +110,7 @@ class WeightGradient(torch.autograd.Function):
     def forward(ctx: _GeometryContext, geometry: Geometry, x: Tensor, gradient: Tensor) -> Tensor:
         ctx.geometry = geometry
         ctx.save_for_backward(x, gradient)
-        return _weight_gradient(geometry, x, gradient)
+        return _weight_gradient(geometry, Source(x), gradient)
 
     @staticmethod
     def backward(ctx: _GeometryContext, weight: Tensor) -> tuple[Tensor | None, ...]:
@@ -109,9 +128,10 @@ def convolve(geometry: Geometry, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def gradients_of(
-    geometry: Geometry, x: Tensor, weight: Tensor, gradient: Tensor, wanted: tuple[bool, bool]
+    geometry: Geometry, source: Source, weight: Tensor, gradient: Tensor, wanted: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
     """Of images and weight, where they are wanted; differentiable where a graph is."""
+    x = source.images
     if torch.is_grad_enabled():
         return (
             InputGradient.apply(geometry, x, gradient, weight) if wanted[0] else None,
@@ -120,7 +140,7 @@ def gradients_of(
     if _is_slow(geometry, x) or _is_convolution(geometry, x):
         return (
             _input_gradient(geometry, x, gradient, weight) if wanted[0] else None,
-            _weight_gradient(geometry, x, gradient) if wanted[1] else None,
+            _weight_gradient(geometry, source, gradient) if wanted[1] else None,
         )
     return _both_gradients(geometry, x, gradient, weight, wanted)
 
@@ -135,19 +155,18 @@ def add_gradients(total: Tensor | None, part: Tensor | None) -> Tensor | None:
 def _is_slow(geometry: Geometry, x: Tensor) -> bool:
     """A map so narrow that columns of the kernel meet none of its pixels is left to the plain call."""
     kernel = geometry.kernel
-    keeps_size = geometry == Geometry(kernel, 1, kernel // 2, 1)
-    return x.device.type == "cpu" and keeps_size and kernel in COLUMNS and x.shape[3] >= kernel // 2 - 1
+    if x.device.type != "cpu" or kernel not in COLUMNS or not geometry.is_centred:
+        return False
+    height, width = x.shape[2:]
+    if geometry.stride == 2:
+        return height % 2 == 0 and width % 2 == 0 and width >= 2 * kernel
+    return geometry.stride == 1 and width >= kernel // 2 - 1
 
 
 def _is_convolution(geometry: Geometry, x: Tensor) -> bool:
     """Where a convolution of the gradient, with the kernel turned round, is the quicker of two equal ways."""
-    kernel = geometry.kernel
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and geometry == Geometry(kernel, 1, kernel // 2, 1)
-        and is_amd()
-    )
+    keeps_size = geometry.is_centred and geometry.stride == 1
+    return keeps_size and is_amd() and x.device.type == "cpu" and x.dtype == torch.float32
 
 
 def _both_gradients(
@@ -171,14 +190,29 @@ def _input_gradient(geometry: Geometry, x: Tensor, gradient: Tensor, weight: Ten
     return for_x
 
 
-def _weight_gradient(geometry: Geometry, x: Tensor, gradient: Tensor) -> Tensor:
-    if _is_slow(geometry, x):
-        return _wide_weight_gradient(x, gradient, geometry.kernel)
-    size = (x.shape[1], 1, geometry.kernel, geometry.kernel)
-    for_weight: Tensor = conv2d_weight(
-        x, size, gradient, geometry.stride, geometry.padding, geometry.dilation, x.shape[1]
-    )
-    return for_weight
+def _weight_gradient(geometry: Geometry, source: Source, gradient: Tensor) -> Tensor:
+    x, kernel = source.images, geometry.kernel
+    if not _is_slow(geometry, x):
+        size = (x.shape[1], 1, kernel, kernel)
+        for_weight: Tensor = conv2d_weight(
+            x, size, gradient, geometry.stride, geometry.padding, geometry.dilation, x.shape[1]
+        )
+        return for_weight
+    if geometry.stride == 2:
+        return _weight_gradient_by_phases(source.phases, gradient, kernel)
+    return _wide_weight_gradient(x, gradient, kernel)
+
+
+def _weight_gradient_by_phases(phases: Sequence[Tensor], gradient: Tensor, kernel: int) -> Tensor:
+    """A tap of the kernel meets pixels of one phase, where all taps are those of a smaller kernel."""
+    reach = (kernel // 2 + 1) // 2
+    smaller = Geometry(2 * reach + 1, 1, reach, 1)
+    found = torch.stack([_weight_gradient(smaller, Source(phase), gradient) for phase in phases])
+    offsets = torch.arange(kernel) - kernel // 2
+    phase, place = offsets % 2, offsets.div(2, rounding_mode="floor") + reach
+    taps = found.view(2, 2, -1, smaller.kernel, smaller.kernel)
+    chosen = taps[phase[:, None], phase, :, place[:, None], place]  # (kernel, kernel, channels)
+    return chosen.permute(2, 0, 1).unsqueeze(1)
 
 
 def _wide_weight_gradient(x: Tensor, gradient: Tensor, kernel: int) -> Tensor:

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from nas_cli.layers.depthwise_functions import Geometry, add_gradients, convolve, gradients_of
+from nas_cli.layers.depthwise_functions import Geometry, Source, add_gradients, convolve, gradients_of
 from nas_cli.layers.pointwise import Context
 
 Part = TypeVar("Part")
@@ -57,10 +57,11 @@ class ConvolveApart(torch.autograd.Function):
         gradients = images_of_blocks(gradient, ctx.size).unbind()
         for_images: list[Tensor | None] = [None] * len(images)
         for_weights: list[Tensor | None] = []
+        sources = [Source(batch) for batch in images]
         for edge, source in enumerate(ctx.reading.sources):
             wanted = need_images[source], need_weights[edge]
             for_source, for_weight = gradients_of(
-                ctx.reading.geometry, images[source], weights[edge], gradients[edge], wanted
+                ctx.reading.geometry, sources[source], weights[edge], gradients[edge], wanted
             )
             for_weights.append(for_weight)
             for_images[source] = add_gradients(for_images[source], for_source)
@@ -97,7 +98,7 @@ class ConvolveBlocks(torch.autograd.Function):
         for_images, for_weights = [], []
         for images, weight, for_result, need in edges:
             for_edge, for_weight = gradients_of(
-                ctx.geometry, images, weight, for_result, (ctx.needs_input_grad[2], need)
+                ctx.geometry, Source(images), weight, for_result, (ctx.needs_input_grad[2], need)
             )
             for_images += [] if for_edge is None else [for_edge]
             for_weights.append(for_weight)

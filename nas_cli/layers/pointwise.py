@@ -42,7 +42,9 @@ def images_of(flat: Tensor, like: Tensor) -> Tensor:
 def _times(images: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     """images (n, c, h, w) @ matrix (c, o) + bias (o)."""
     if convolves(images, matrix.shape[1]):
-        return F.conv2d(images, matrix.t()[:, :, None, None], bias)
+        channels, out_channels = matrix.shape
+        kernels = matrix.t().view(out_channels, channels, 1, 1)
+        return F.conv2d(images, kernels, bias)
     flat = pixels(images)
     return images_of(flat.mm(matrix) if bias is None else torch.addmm(bias, flat, matrix), images)
 

@@ -20,5 +20,13 @@ def autocast_dtype(tensor: Tensor) -> torch.dtype:
     return tensor.dtype
 
 
+def in_autocast_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """As autocast casts a convolution's arguments; it does not reach the backward pass of a Function."""
+    device = tensors[0].device.type
+    if _has_autocast(device) and torch.is_autocast_enabled(device):
+        return tuple(tensor.to(autocast_dtype(tensor)) for tensor in tensors)
+    return tensors
+
+
 def _has_autocast(device: str) -> bool:
     return torch.amp.is_autocast_available(device)
