@@ -17,7 +17,7 @@ ROWS, FEWEST, VECTOR = 64, 16, 16
 """oneDNN is given pixels of blocks in so many rows, images from so many on, and channels by the vector."""
 MANY_ROWS = 256
 """Rows for the inner products of one block."""
-PARTS, MANY = 16, 1 << 15
+PARTS, MANY = 32, 1 << 14
 """Into so many parts pixels are divided to be summed, where they are so many."""
 
 
