@@ -298,6 +298,19 @@ def test_curves_that_the_disk_does_not_take_are_a_sentence(folder: Path) -> None
             run.append_metrics({"epoch": 1, "loss": 0.5})
 
 
+def test_curves_need_no_thread_and_are_on_the_disk_at_once(folder: Path) -> None:
+    """A thread that starts as memory runs out is waited for for ever."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with Run.create(folder, "search", CONFIG) as run:
+        threads = threading.active_count()
+        run.append_metrics({"epoch": 0, "loss": 3.0})
+        assert threading.active_count() == threads
+        events = EventAccumulator(str(folder / "tensorboard"))
+        events.Reload()
+        assert [event.value for event in events.Scalars("loss")] == [3.0]
+
+
 def test_a_run_without_metrics_makes_no_tensorboard_folder(folder: Path) -> None:
     done_run(folder)
     assert not (folder / "tensorboard").exists()
