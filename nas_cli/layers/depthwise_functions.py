@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from nas_cli.layers.phases import split_phases
-from nas_cli.layers.products import is_amd
+from nas_cli.run.environment import is_amd
 
 # The columns of a wide kernel whose weight gradients are computed together: at most 3
 COLUMNS = {5: (3, 2), 7: (3, 2, 2)}

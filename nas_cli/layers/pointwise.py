@@ -134,7 +134,7 @@ class Mix(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         _, images, matrices = _parts(ctx.saved_tensors, 0, ctx.num_images)
-        gradient = gradient.contiguous(memory_format=torch.channels_last)  # it may be a part of a node's cell
+        gradient = gradient.contiguous(memory_format=torch.channels_last)  # it may be a slice
         _, need_images, need_matrices = _parts(ctx.needs_input_grad[3:], ctx.num_values, ctx.num_images)
         for_images = [
             _times(gradient, matrix.t()) if needed else None

@@ -5,13 +5,11 @@ them: MKL, which is torch's for products, and oneDNN, its for convolutions. On I
 quicker. On AMD's oneDNN is, by half of the time where blocks lie side by side (`benchmarks/products.py`).
 """
 
-from functools import cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas_cli.run.environment import processor_name
+from nas_cli.run.environment import is_amd
 
 ROWS, FEWEST, VECTOR = 64, 16, 16
 """oneDNN is given pixels of blocks in so many rows, images from so many on, and channels by the vector."""
@@ -89,12 +87,6 @@ def lay_side_by_side(blocks: Tensor) -> Tensor:
 
 def lie_side_by_side(blocks: Tensor) -> bool:
     return blocks.stride(0) < blocks.stride(1)
-
-
-@cache
-def is_amd() -> bool:
-    name = processor_name()
-    return name.startswith("AMD ") or "AuthenticAMD" in name
 
 
 def convolves(images: Tensor, out_channels: int) -> bool:

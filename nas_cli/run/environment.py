@@ -96,6 +96,13 @@ def processor_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+@functools.cache
+def is_amd() -> bool:
+    """Whether the processor is one of AMD's."""
+    name = processor_name()
+    return name.startswith("AMD ") or "AuthenticAMD" in name
+
+
 def gpu_name() -> str | None:
     """The model of the GPU; None where there is none."""
     import torch
