@@ -9,17 +9,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from nas_cli.layers.edge_convs import Size, blocks_of, images_of_blocks
 from nas_cli.layers.pointwise import Context
 from nas_cli.layers.products import inner_products
-
-Size = tuple[int, int, int]
-"""Images, height, width."""
 
 
 def mix_linearly(gates: Tensor, images: Sequence[Tensor]) -> Tensor:
     """Gates (targets, k) and k image batches (n, c, h, w) to (targets, pixels, c)."""
-    mixed: Tensor = _Mix.apply(gates, _Rows.apply(*images))
-    return mixed.view(len(mixed), -1, images[0].shape[1])
+    mixed: Tensor = _Mix.apply(gates, _Blocks.apply(*images))
+    return mixed
 
 
 def images_of_targets(blocks: Tensor, size: Size) -> tuple[Tensor, ...]:
@@ -32,51 +30,50 @@ class _SizeContext(FunctionCtx):
     size: Size
 
 
-class _Rows(torch.autograd.Function):
-    """k image batches to (k, n h w c)."""
+class _Blocks(torch.autograd.Function):
+    """k image batches to (k, pixels, c)."""
 
     @staticmethod
     def forward(ctx: _SizeContext, *images: Tensor) -> Tensor:
         n, _, h, w = images[0].shape
         ctx.size = (n, h, w)
-        return torch.stack([batch.permute(0, 2, 3, 1) for batch in images]).flatten(1)
+        return blocks_of(images)
 
     @staticmethod
     def backward(ctx: _SizeContext, gradient: Tensor) -> tuple[Tensor, ...]:
-        return _images(gradient, ctx.size)
+        return images_of_blocks(gradient, ctx.size).unbind()
 
 
 class _Mix(torch.autograd.Function):
-    """gates @ rows; with torch's own gradient of the gates one thread of a processor works alone."""
+    """gates @ blocks; with torch's own gradient of the gates one thread of a processor works alone."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, gates: Tensor, rows: Tensor) -> Tensor:
-        ctx.save_for_backward(gates, rows)
-        return gates @ rows
+    def forward(ctx: FunctionCtx, gates: Tensor, blocks: Tensor) -> Tensor:
+        ctx.save_for_backward(gates, blocks)
+        return _product(gates, blocks)
 
     @staticmethod
     def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        gates, rows = ctx.saved_tensors
+        gates, blocks = ctx.saved_tensors
         return (
-            _inner_product(gradient, rows) if ctx.needs_input_grad[0] else None,
-            gates.t() @ gradient if ctx.needs_input_grad[1] else None,
+            _inner_product(gradient.flatten(1), blocks.flatten(1)) if ctx.needs_input_grad[0] else None,
+            _product(gates.t(), gradient) if ctx.needs_input_grad[1] else None,
         )
 
 
 class _Images(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: _SizeContext, blocks: Tensor, size: Size) -> tuple[Tensor, ...]:
-        ctx.size = size
-        return _images(blocks, size)
+    def forward(ctx: FunctionCtx, blocks: Tensor, size: Size) -> tuple[Tensor, ...]:
+        return images_of_blocks(blocks, size).unbind()
 
     @staticmethod
-    def backward(ctx: _SizeContext, *gradients: Tensor) -> tuple[Tensor, None]:
-        stacked = torch.stack([gradient.permute(0, 2, 3, 1) for gradient in gradients])
-        return stacked.flatten(1, 3), None
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+        return blocks_of(gradients), None
 
 
-def _images(rows: Tensor, size: Size) -> tuple[Tensor, ...]:
-    return tuple(row.view(*size, -1).permute(0, 3, 1, 2) for row in rows.unbind())
+def _product(gates: Tensor, blocks: Tensor) -> Tensor:
+    mixed: Tensor = (gates @ blocks.flatten(1)).unflatten(1, blocks.shape[1:])
+    return mixed
 
 
 def _inner_product(left: Tensor, right: Tensor) -> Tensor:
