@@ -34,6 +34,11 @@ class Geometry:
     padding: int
     dilation: int
 
+    @staticmethod
+    def centred(kernel: int) -> "Geometry":
+        """Every pixel with those around it."""
+        return Geometry(kernel, 1, kernel // 2, 1)
+
     @property
     def is_centred(self) -> bool:
         """A convolution of neighbouring pixels around each, or around every second one."""
@@ -58,26 +63,19 @@ class _GeometryContext(FunctionCtx):
 
 
 class Convolve(torch.autograd.Function):
-    """Arguments: the geometry, images (n, c, h, w), weights (c, 1, kernel, kernel); one result a weight."""
+    """Arguments: the geometry, images (n, c, h, w), weight (c, 1, kernel, kernel)."""
 
     @staticmethod
-    def forward(ctx: _GeometryContext, geometry: Geometry, x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: _GeometryContext, geometry: Geometry, x: Tensor, weight: Tensor) -> Tensor:
         ctx.geometry = geometry
-        ctx.save_for_backward(x, *weights)
-        return tuple(convolve(geometry, x, weight) for weight in weights)
+        ctx.save_for_backward(x, weight)
+        return convolve(geometry, x, weight)
 
     @staticmethod
-    def backward(ctx: _GeometryContext, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, *weights = ctx.saved_tensors
-        source, for_x = Source(x), None
-        for_weights = []
-        for weight, gradient, need in zip(weights, gradients, ctx.needs_input_grad[2:], strict=True):
-            part, for_weight = gradients_of(
-                ctx.geometry, source, weight, gradient, (ctx.needs_input_grad[1], need)
-            )
-            for_x = add_gradients(for_x, part)
-            for_weights.append(for_weight)
-        return None, for_x, *for_weights
+    def backward(ctx: _GeometryContext, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[1], ctx.needs_input_grad[2]
+        return None, *gradients_of(ctx.geometry, Source(x), weight, gradient, wanted)
 
 
 class InputGradient(torch.autograd.Function):
@@ -97,7 +95,7 @@ class InputGradient(torch.autograd.Function):
         return (
             None,
             None,
-            Convolve.apply(ctx.geometry, images, weight)[0] if ctx.needs_input_grad[2] else None,
+            Convolve.apply(ctx.geometry, images, weight) if ctx.needs_input_grad[2] else None,
             WeightGradient.apply(ctx.geometry, images, gradient) if ctx.needs_input_grad[3] else None,
         )
 
@@ -117,7 +115,7 @@ class WeightGradient(torch.autograd.Function):
         return (
             None,
             InputGradient.apply(ctx.geometry, x, gradient, weight) if ctx.needs_input_grad[1] else None,
-            Convolve.apply(ctx.geometry, x, weight)[0] if ctx.needs_input_grad[2] else None,
+            Convolve.apply(ctx.geometry, x, weight) if ctx.needs_input_grad[2] else None,
         )
 
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from nas_cli import ranks
-from nas_cli.layers.blocks import inner_products_and_sums, stack
-from nas_cli.layers.pointwise import Context, images_of, pixels
-from nas_cli.layers.products import add_product, product
+from nas_cli.layers.blocks import stack
+from nas_cli.layers.moments import Moments, measure
+from nas_cli.layers.pointwise import Context
 from nas_cli.layers.statistics import Statistics, running_statistics
 from nas_cli.layers.synchronised import is_synchronised
 
@@ -55,17 +55,34 @@ def fold_groups(
     """The same for the convolutions `points` (r, o, c) of g groups; r is g times e.
 
     A group is blocks (e, pixels, c), or images (n, c, h, w), which are one block. The batches are the groups.
-    In training mode the statistics get the batch's, in evaluation mode the running ones stand in for them.
+    """
+    handed_on, moments = measure(groups) if norms[0].training else (list(groups), None)
+    return Folded(handed_on, *fold_points(points, norms, gates, moments, statistics))
+
+
+def fold_points(
+    points: Tensor,
+    norms: Sequence[nn.BatchNorm2d],
+    gates: Tensor | None,
+    moments: Moments | None,
+    statistics: Statistics,
+) -> tuple[Tensor, Tensor]:
+    """Matrices (r, c, o) and biases (r, o) of convolutions (r, o, c) of pixels with these moments.
+
+    In training mode the statistics get the batch's. Evaluation mode has no moments: the running ones stand
+    in for them.
     """
     eps = norms[0].eps
-    if norms[0].training:
-        *groups, matrices, biases, mean, variance = _Fold.apply(eps, points, gates, *groups)
+    if moments is not None:
+        matrices, biases, mean, variance = _Fold.apply(
+            _Batch(eps, moments.count), points, gates, moments.products, moments.sums
+        )
         sizes = (len(norms), -1)
         statistics.add(norms, mean.view(sizes), variance.view(sizes))
-        return Folded(list(groups), matrices, biases)
+        return matrices, biases
     mean, variance = (statistic.view(len(points), -1) for statistic in running_statistics(norms))
     scale = _gated((variance + eps).rsqrt(), gates)
-    return Folded(list(groups), (points * scale[:, :, None]).transpose(1, 2), -mean * scale)
+    return (points * scale[:, :, None]).transpose(1, 2), -mean * scale
 
 
 def _gated(scale: Tensor, gates: Tensor | None) -> Tensor:
@@ -89,12 +106,9 @@ class _Terms:
     gated: Tensor
 
     @staticmethod
-    def of(groups: Sequence[Tensor], points: Tensor, gates: Tensor | None, eps: float) -> "_Terms":
-        pixels_of = [_blocks(group) for group in groups]
-        count, rows = pixels_of[0].shape[1], len(points)
-        found = [inner_products_and_sums(blocks, blocks) for blocks in pixels_of]
-        grams = torch.cat([gram for gram, _ in found])
-        mean = torch.cat([sums for _, sums in found]) / count
+    def of(moments: Moments, points: Tensor, gates: Tensor | None, eps: float) -> "_Terms":
+        rows, count = len(points), moments.count
+        grams, mean = moments.products, moments.sums / count
         if is_synchronised():
             mean, grams = ranks.average([mean, grams])
         covariance = torch.baddbmm(grams, mean[:, :, None], mean[:, None, :], beta=1 / count, alpha=-1)
@@ -109,62 +123,64 @@ class _Terms:
         return (points * self.gated[:, :, None]).transpose(1, 2), -self.centre * self.gated
 
 
-class _FoldContext(Context):
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What is added to variances, and how many pixels there are."""
+
     eps: float
+    count: int
+
+
+class _FoldContext(Context):
+    batch: _Batch
     terms: _Terms
     synchronised: bool
 
 
 class _Fold(torch.autograd.Function):
-    """Hand the groups on, with matrices, biases, and the outputs' mean and unbiased variance.
+    """Matrices, biases, and the outputs' mean and unbiased variance.
 
-    Handing them on lets one backward pass add the gradients of both uses of the pixels.
+    Arguments: the batch, points, gates, the pixels' products (e, c, c) and sums (e, c).
     """
 
     @staticmethod
     def forward(
-        ctx: _FoldContext, eps: float, points: Tensor, gates: Tensor | None, *groups: Tensor
+        ctx: _FoldContext,
+        batch: _Batch,
+        points: Tensor,
+        gates: Tensor | None,
+        *of_pixels: Tensor,
     ) -> tuple[Tensor, ...]:
-        ctx.eps, ctx.terms = eps, _Terms.of(groups, points, gates, eps)
-        ctx.save_for_backward(points, gates, *groups)  # type: ignore[arg-type]  # torch takes None
+        ctx.batch = batch
+        products, sums = of_pixels
+        ctx.terms = _Terms.of(Moments(products, sums, batch.count), points, gates, batch.eps)
+        ctx.save_for_backward(points, gates, *of_pixels)  # type: ignore[arg-type]  # torch takes None
         ctx.set_materialize_grads(False)
         ctx.synchronised = is_synchronised()  # a backward pass may be in another thread
-        count = _blocks(groups[0]).shape[1] * (ranks.size() if ctx.synchronised else 1)
-        unbiased = ctx.terms.variance * (count / max(count - 1, 1))
+        seen = batch.count * (ranks.size() if ctx.synchronised else 1)
+        unbiased = ctx.terms.variance * (seen / max(seen - 1, 1))
         ctx.mark_non_differentiable(ctx.terms.centre, unbiased)
-        return (*groups, *ctx.terms.folded(points), ctx.terms.centre, unbiased)
+        return *ctx.terms.folded(points), ctx.terms.centre, unbiased
 
     @staticmethod
     def backward(ctx: _FoldContext, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # once: a checkpoint hands each of them over a single time
-        points, gates, *groups = saved
-        *handed_on, for_matrices, for_biases, _, _ = gradients
+        points, gates, products, _ = saved
+        for_matrices, for_biases, _, _ = gradients
         if for_matrices is None or for_biases is None:
-            return None, None, None, *handed_on
+            return (None,) * 5
         if torch.is_grad_enabled():
-            found = _differentiable_gradients(saved, ctx.eps, for_matrices, for_biases)
-            through = [_sum(pair) for pair in zip(handed_on, found[2:], strict=True)]
-            return None, found[0], found[1], *through
+            return None, *_differentiable_gradients(saved, ctx.batch, for_matrices, for_biases)
         if ctx.synchronised:
             for_matrices, for_biases = ranks.average([for_matrices, for_biases])
         for_points, for_gates, curvature, slope = _gradients(
             ctx.terms, points, gates, for_matrices.transpose(1, 2), for_biases
         )
-        edges, count, _ = _blocks(groups[0]).shape
-        if len(curvature) > len(groups) * edges:  # all convolutions share the pixels
+        if len(curvature) > len(products):  # all convolutions share the pixels
             curvature, slope = curvature.sum(0, keepdim=True), slope.sum(0, keepdim=True)
-        curvature, slope = curvature / -count, slope / -count
-        constant = torch.baddbmm(slope, curvature, ctx.terms.mean[:, :, None], alpha=-1).squeeze(2)
-        parts = zip(
-            groups,
-            handed_on,
-            curvature.split(edges),
-            constant.split(edges),
-            ctx.needs_input_grad[3:],
-            strict=True,
-        )
-        for_groups = [_add_to(*part[:4]) if part[4] else None for part in parts]
-        return None, for_points, for_gates, *for_groups
+        for_sums = torch.baddbmm(slope, curvature, ctx.terms.mean[:, :, None], alpha=-1).squeeze(2)
+        count = ctx.batch.count
+        return None, for_points, for_gates, curvature / (-2 * count), for_sums / -count
 
 
 def _gradients(
@@ -189,30 +205,11 @@ def _gradients(
 
 
 def _differentiable_gradients(
-    saved: Sequence[Tensor], eps: float, for_matrices: Tensor, for_biases: Tensor
+    saved: Sequence[Tensor], batch: _Batch, for_matrices: Tensor, for_biases: Tensor
 ) -> tuple[Tensor | None, ...]:
-    """Of points, gates and groups, by torch."""
+    """Of points, gates, products and sums, by torch."""
     inputs = [tensor for tensor in saved if tensor is not None and tensor.requires_grad]
-    points, gates, *groups = saved
-    folded = _Terms.of(groups, points, gates, eps).folded(points)
+    points, gates, products, sums = saved
+    folded = _Terms.of(Moments(products, sums, batch.count), points, gates, batch.eps).folded(points)
     found = iter(torch.autograd.grad(folded, inputs, (for_matrices, for_biases), create_graph=True))
     return tuple(next(found) if tensor is not None and tensor.requires_grad else None for tensor in saved)
-
-
-def _sum(pair: tuple[Tensor | None, Tensor | None]) -> Tensor | None:
-    present = [part for part in pair if part is not None]
-    return sum(present[1:], present[0]) if present else None
-
-
-def _blocks(group: Tensor) -> Tensor:
-    return group if group.dim() == 3 else pixels(group).unsqueeze(0)
-
-
-def _add_to(group: Tensor, gradient: Tensor | None, curvature: Tensor, constant: Tensor) -> Tensor:
-    """group @ curvature + constant (e, c), added to the gradient in place."""
-    blocks = _blocks(group)
-    if gradient is None:
-        result = product(blocks, curvature, constant)
-    else:
-        result = add_product(_blocks(gradient), blocks, curvature, constant)
-    return result if group.dim() == 3 else images_of(result.squeeze(0), group)

@@ -20,9 +20,9 @@ from nas_cli.layers.shared_state import SharedState, is_linear, linear_values, p
 from nas_cli.layers.statistics import Statistics
 from nas_cli.supernet import Gate
 
-# So many channels are one or two of a processor's vectors: convolving each edge by itself, and multiplying
-# where the result lies, takes less than bringing the edges of a candidate together
-APART = range(16, 33)
+# Of so many values, doing all that an edge's images need while a processor's cache has them takes less than
+# bringing the edges of a candidate together, which saves calls
+APART = 1 << 16
 
 
 def push(
@@ -58,7 +58,7 @@ def _joint_candidates(modules: Sequence[SharedState], gates: Sequence[Gate], sta
 def _is_joint(operation: nn.Module, state: Tensor) -> bool:
     """In evaluation mode each edge's pooling has statistics of its own."""
     if isinstance(operation, SeparableStack):
-        return state.device.type != "cpu" or state.shape[1] not in APART
+        return state.device.type != "cpu" or state.numel() < APART
     if isinstance(operation, Pool):
         return operation.norm is None or operation.norm.training
     return isinstance(operation, nn.Identity)

@@ -4,7 +4,7 @@ An image batch (n, c, h, w) in channels_last memory is a matrix of n*h*w pixels 
 functions here are twice differentiable: their backward passes are made of differentiable operations.
 
 Where no graph of the backward pass is wanted, gradients that arrive are overwritten. That is safe in a
-SharedState alone: what arrives was made for this one use, by Mix, AffineRelu or a depthwise convolution.
+SharedState alone: what arrives was made for this one use, by Mix or a depthwise convolution.
 """
 
 from typing import TypeVar
@@ -72,36 +72,18 @@ def _inner_product_and_sums(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor
     return found.squeeze(0), sums.squeeze(0)
 
 
-class AffineRelu(torch.autograd.Function):
-    """relu(images @ matrix + bias) for each of r image batches; matrices (r, c, o), biases (r, o)."""
+def affine_relu(images: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
+    """relu(images @ matrix + bias), without a graph."""
+    return _times(images, matrix, bias).relu_()
 
-    @staticmethod
-    def forward(ctx: FunctionCtx, matrices: Tensor, biases: Tensor, *batches: Tensor) -> tuple[Tensor, ...]:
-        results = tuple(
-            _times(images, matrix, bias).relu_()
-            for images, matrix, bias in zip(batches, matrices.unbind(), biases.unbind(), strict=True)
-        )
-        ctx.save_for_backward(matrices, *batches, *results)
-        return results
 
-    @staticmethod
-    def backward(ctx: Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        matrices, *saved = ctx.saved_tensors
-        num_batches = len(gradients)
-        parts = zip(
-            saved[:num_batches],
-            map(rectified_gradient, gradients, saved[num_batches:]),
-            matrices.transpose(1, 2).unbind(),
-            ctx.needs_input_grad[2:],
-            strict=True,
-        )
-        for_matrices, for_biases, for_batches = [], [], []
-        for images, gradient, matrix, needed in parts:
-            for_matrix, for_bias = _inner_product_and_sums(images, gradient)
-            for_matrices.append(for_matrix)
-            for_biases.append(for_bias)
-            for_batches.append(_times(gradient, matrix) if needed else None)
-        return torch.stack(for_matrices), torch.stack(for_biases), *for_batches
+def affine_relu_gradients(
+    images: Tensor, gradient: Tensor, result: Tensor, transposed: Tensor, needed: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Of matrix and bias, and of the images where it is needed; `transposed` is the matrix (o, c)."""
+    through = rectified_gradient(gradient, result)
+    for_matrix, for_bias = _inner_product_and_sums(images, through)
+    return for_matrix, for_bias, _times(through, transposed) if needed else None
 
 
 def rectified_gradient(gradient: Tensor, result: Tensor) -> Tensor:

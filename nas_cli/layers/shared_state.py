@@ -7,15 +7,24 @@ pooled images; the target sums them. The parameters are those of the plain form.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_cli.layers.depthwise import depthwise_conv2d, depthwise_convs
-from nas_cli.layers.folded_norm import Folded, fold
+from nas_cli.layers import blocks
+from nas_cli.layers.depthwise_functions import Geometry
+from nas_cli.layers.folded_norm import fold, fold_points
 from nas_cli.layers.forms import Forms, splits
 from nas_cli.layers.linear_mix import images_of_targets, mix_linearly
+from nas_cli.layers.measured_convs import (
+    Measured,
+    Reading,
+    convolve_and_measure,
+    rectify_convolve_and_measure,
+)
+from nas_cli.layers.moments import Moments
 from nas_cli.layers.operations import (
     FactorizedReduce,
     Pool,
@@ -25,7 +34,6 @@ from nas_cli.layers.operations import (
     Zero,
 )
 from nas_cli.layers.plain_state import PlainState
-from nas_cli.layers.pointwise import AffineRelu
 from nas_cli.layers.pooling import pooled
 from nas_cli.layers.precision import outside_autocast
 from nas_cli.layers.share import Product, Share
@@ -40,28 +48,6 @@ class Group:
     operations: Sequence[nn.Module]
     gates: list[Tensor]
     shares: list[Share]
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """A separable convolution before its last 1x1 convolution, of one edge or of several side by side."""
-
-    images: Tensor
-    split: bool
-    stages: list[tuple[SeparableConv, ...]]
-    gates: list[Tensor]
-    share: Share
-
-    @property
-    def kernel(self) -> Tensor:
-        kernels = [stages[0].pointwise.weight for stages in self.stages]
-        return (
-            torch.block_diag(*(kernel.flatten(1) for kernel in kernels)) if len(kernels) > 1 else kernels[0]
-        )
-
-    @property
-    def norms(self) -> list[nn.BatchNorm2d]:
-        return [stages[0].norm for stages in self.stages]
 
 
 class SharedState(PlainState):
@@ -116,72 +102,119 @@ def push_stacks(forms: Forms, groups: Sequence[Group], joint: Share | None = Non
 
     With a joint share the edges' convolutions lie side by side, as many as `forms` has copies.
     """
-    pending = [stack for group in groups for stack in _start_stacks(forms, group, joint)]
-    repeated = [stack for stack in pending if len(stack.stages[0]) > 1]
-    pending = [stack for stack in pending if len(stack.stages[0]) == 1]
-    while repeated:
-        advanced = _next_stage(repeated, forms.statistics)
-        repeated = [stack for stack in advanced if len(stack.stages[0]) > 1]
-        pending += [stack for stack in advanced if len(stack.stages[0]) == 1]
-    if pending:
-        _finish_stacks(pending, forms.statistics)
-
-
-def _start_stacks(forms: Forms, group: Group, joint: Share | None) -> list[_Pending]:
-    stacks = [operation.stages for operation in group.operations if isinstance(operation, SeparableStack)]
-    first = stacks[0][0]
-    source, dilation, stride = forms.copied, first.dilation, first.stride
-    split = dilation == 2 and stride == 1 and len(stacks[0]) == 1 and splits(source)
-    if split:
-        source, dilation = forms.copied_phases, 1
-    elif dilation == 2 and stride == 2:
-        source, dilation, stride = forms.copied_even, 1, 1
-    weights = [stages[0].depthwise.weight for stages in stacks]
-    padding = dilation * (first.kernel // 2)
-    if joint is not None:
-        (images,) = depthwise_convs(
-            source, [torch.cat(weights)], stride=stride, padding=padding, dilation=dilation
-        )
-        return [_Pending(images, split, stacks, group.gates, joint)]
-    results = depthwise_convs(source, weights, stride=stride, padding=padding, dilation=dilation)
-    return [
-        _Pending(images, split, [stages], [gate], share)
-        for images, stages, gate, share in zip(results, stacks, group.gates, group.shares, strict=True)
+    stacks = [stack for group in groups for stack in _stacks(forms, group, joint)]
+    if not stacks:
+        return
+    finished = [
+        _last_stage([stack for stack in stacks if len(stack.stages) == depth], forms.statistics)
+        for depth in sorted({len(stack.stages) for stack in stacks})
     ]
+    _finish_stacks(finished, forms.statistics)
 
 
-def _next_stage(stacks: Sequence[_Pending], statistics: Statistics) -> list[_Pending]:
-    folded = _fold_stage(stacks, None, statistics)
-    rectified = AffineRelu.apply(folded.matrices, folded.biases, *folded.batches)
-    advanced = []
-    for stack, images in zip(stacks, rectified, strict=True):
-        stages = [stages[1:] for stages in stack.stages]
-        advanced.append(_Pending(_convolve(images, stages), False, stages, stack.gates, stack.share))
-    return advanced
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One stage of a separable convolution, of one edge or of several side by side."""
+
+    parts: Sequence[SeparableConv]
+
+    @property
+    def weight(self) -> Tensor:
+        weights = [part.depthwise.weight for part in self.parts]
+        return torch.cat(weights) if len(weights) > 1 else weights[0]
+
+    @property
+    def kernel(self) -> Tensor:
+        kernels = [part.pointwise.weight for part in self.parts]
+        if len(kernels) == 1:
+            return kernels[0]
+        joined: Tensor = torch.block_diag(*(kernel.flatten(1) for kernel in kernels))
+        return joined
+
+    @property
+    def geometry(self) -> Geometry:
+        first = self.parts[0]
+        return Geometry(first.kernel, first.stride, first.padding, first.dilation)
 
 
-def _convolve(images: Tensor, stages: Sequence[tuple[SeparableConv, ...]]) -> Tensor:
-    """The next depthwise convolutions, of one edge or of several side by side."""
-    first = stages[0][0]
-    if len(stages) == 1:
-        return first.convolve(images)
-    weight = torch.cat([edge[0].depthwise.weight for edge in stages])
-    return depthwise_conv2d(
-        images, weight, stride=first.stride, padding=first.padding, dilation=first.dilation
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """A separable convolution; `split`: what it reads is in the layout of `split_phases`."""
+
+    reading: Reading
+    split: bool
+    stages: Sequence[_Layer]
+    gates: list[Tensor]
+    share: Share
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """Stacks before their last 1x1 convolutions."""
+
+    stacks: Sequence[_Stack]
+    measured: Measured
+
+
+def _stacks(forms: Forms, group: Group, joint: Share | None) -> list[_Stack]:
+    """One for each edge, or one for all where they lie side by side."""
+    operations = [operation for operation in group.operations if isinstance(operation, SeparableStack)]
+    if joint is None:
+        edges = zip(operations, group.gates, group.shares, strict=True)
+        return [_stack(forms, [operation], [gate], share) for operation, gate, share in edges]
+    return [_stack(forms, operations, group.gates, joint)]
+
+
+def _stack(forms: Forms, operations: Sequence[SeparableStack], gates: list[Tensor], share: Share) -> _Stack:
+    stages = [_Layer(parts) for parts in zip(*(operation.stages for operation in operations), strict=True)]
+    geometry, source = stages[0].geometry, forms.copied
+    split = geometry.dilation == 2 and geometry.stride == 1 and len(stages) == 1 and splits(source)
+    if split:
+        source, geometry = forms.copied_phases, Geometry.centred(geometry.kernel)
+    elif geometry.dilation == 2 and geometry.stride == 2:
+        source, geometry = forms.copied_even, Geometry.centred(geometry.kernel)
+    return _Stack(Reading(source, stages[0].weight, geometry), split, stages, gates, share)
+
+
+def _last_stage(stacks: Sequence[_Stack], statistics: Statistics) -> _Finished:
+    """Of stacks of equally many stages."""
+    stages = list(zip(*(stack.stages for stack in stacks), strict=True))
+    training = stages[0][0].parts[0].norm.training
+    measured = convolve_and_measure([stack.reading for stack in stacks], measured=training)
+    for layers, following in pairwise(stages):
+        matrices, biases = _fold(layers, None, measured.moments, statistics)
+        measured = rectify_convolve_and_measure(
+            measured.batches,
+            matrices,
+            biases,
+            [layer.weight for layer in following],
+            [layer.geometry for layer in following],
+            measured=training,
+        )
+    return _Finished(stacks, measured)
+
+
+def _fold(
+    layers: Sequence[_Layer], gates: Tensor | None, moments: Moments | None, statistics: Statistics
+) -> tuple[Tensor, Tensor]:
+    norms = [part.norm for layer in layers for part in layer.parts]
+    return fold_points(
+        blocks.stack([layer.kernel for layer in layers]).flatten(2), norms, gates, moments, statistics
     )
 
 
-def _fold_stage(stacks: Sequence[_Pending], gates: Tensor | None, statistics: Statistics) -> Folded:
-    norms = [norm for stack in stacks for norm in stack.norms]
-    images = [stack.images for stack in stacks]
-    return fold(images, [stack.kernel for stack in stacks], norms, gates, statistics)
-
-
-def _finish_stacks(stacks: Sequence[_Pending], statistics: Statistics) -> None:
+def _finish_stacks(finished: Sequence[_Finished], statistics: Statistics) -> None:
+    stacks = [stack for part in finished for stack in part.stacks]
+    batches = [batch for part in finished for batch in part.measured.batches]
+    moments = [part.measured.moments for part in finished if part.measured.moments is not None]
     gates = torch.stack([gate for stack in stacks for gate in stack.gates])
-    folded = _fold_stage(stacks, gates, statistics)
-    matrices, biases = folded.matrices.unbind(), folded.biases.unbind()
-    for stack, images, matrix, bias in zip(stacks, folded.batches, matrices, biases, strict=True):
+    matrices, biases = _fold(
+        [stack.stages[-1] for stack in stacks],
+        gates,
+        Moments.join(moments) if moments else None,
+        statistics,
+    )
+    for stack, images, matrix, bias in zip(stacks, batches, matrices.unbind(), biases.unbind(), strict=True):
         stack.share.products.append(Product(images, matrix, stack.split))
         stack.share.biases.append(bias)
 

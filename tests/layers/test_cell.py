@@ -6,9 +6,8 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nas_cli.layers import products
+from nas_cli.layers import joint_state, products
 from nas_cli.layers.cell import CellPlan, DiscreteCell, make_cell
-from nas_cli.layers.joint_state import APART
 from nas_cli.layers.operations import make_operation
 from nas_cli.supernet import Gate
 from tests.layers.cells import (
@@ -38,6 +37,13 @@ PLANS = {
 }
 every_plan = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
 every_part = pytest.mark.parametrize("partial_channels", [1, 2], ids=["all_channels", "half_of_the_channels"])
+either_way = pytest.mark.parametrize("stacks", [0, 1 << 60], ids=["apart", "together"], indirect=True)
+
+
+@pytest.fixture
+def stacks(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """From how many values on they are convolved edge by edge."""
+    monkeypatch.setattr(joint_state, "APART", request.param)
 
 
 @every_plan
@@ -51,13 +57,17 @@ def test_fast_is_plain_under_soft_gates(plan: CellPlan, partial_channels: int, c
 
 @every_plan
 @pytest.mark.parametrize("size", [8, 4, 5])
-def test_fast_is_plain_where_stacks_stay_apart(plan: CellPlan, size: int) -> None:
-    channels = APART.start
+@pytest.mark.parametrize("channels", [CHANNELS, 16])
+@either_way
+@pytest.mark.usefixtures("stacks")
+def test_fast_is_plain_whether_stacks_are_together_or_apart(plan: CellPlan, size: int, channels: int) -> None:
     assert_same(*both_forms(plan, channels=channels), images(plan, size, channels=channels), soft_gates(plan))
 
 
 @every_plan
-@pytest.mark.parametrize("channels", [CHANNELS, APART.start])
+@pytest.mark.parametrize("channels", [CHANNELS, 32])
+@either_way
+@pytest.mark.usefixtures("stacks")
 def test_fast_is_plain_where_onednn_multiplies(
     monkeypatch: pytest.MonkeyPatch, plan: CellPlan, channels: int
 ) -> None:
@@ -75,6 +85,8 @@ def test_fast_is_plain_on_small_and_odd_images(plan: CellPlan, partial_channels:
 
 @every_plan
 @every_part
+@either_way
+@pytest.mark.usefixtures("stacks")
 def test_fast_is_plain_in_evaluation_mode(plan: CellPlan, partial_channels: int) -> None:
     plain, fast = both_forms(plan, partial_channels)
     assert_same(plain.eval(), fast.eval(), images(plan, 8), soft_gates(plan))
@@ -90,6 +102,8 @@ def test_fast_is_plain_with_one_candidate_an_edge(plan: CellPlan, partial_channe
 
 @every_plan
 @every_part
+@either_way
+@pytest.mark.usefixtures("stacks")
 def test_fast_is_plain_with_some_candidates_and_some_edges(plan: CellPlan, partial_channels: int) -> None:
     active = [
         tuple(k for k in range(len(plan.candidates)) if (k + row) % 3) for row in range(len(plan.edges))
@@ -99,14 +113,12 @@ def test_fast_is_plain_with_some_candidates_and_some_edges(plan: CellPlan, parti
 
 
 @every_plan
-@pytest.mark.parametrize(
-    ("channels", "partial_channels"), [(CHANNELS, 1), (CHANNELS, 2), (APART.start, 1)], ids=str
-)
-def test_under_autocast_a_fast_cell_keeps_full_precision(
-    plan: CellPlan, channels: int, partial_channels: int
-) -> None:
-    cell = both_forms(plan, partial_channels, channels)[1].float()
-    inputs = [batch.detach().float().requires_grad_() for batch in images(plan, 8, channels=channels)]
+@every_part
+@either_way
+@pytest.mark.usefixtures("stacks")
+def test_under_autocast_a_fast_cell_keeps_full_precision(plan: CellPlan, partial_channels: int) -> None:
+    cell = both_forms(plan, partial_channels)[1].float()
+    inputs = [batch.detach().float().requires_grad_() for batch in images(plan, 8)]
     gates = [Gate(gate.weights.float(), gate.active) for gate in soft_gates(plan)]
     expected = cell(inputs, gates)
     with torch.autocast("cpu", torch.bfloat16):
@@ -195,15 +207,13 @@ def test_rows_that_arrive_at_one_slot_are_a_group() -> None:
 
 
 @every_plan
-@pytest.mark.parametrize(
-    ("channels", "partial_channels"), [(CHANNELS, 1), (CHANNELS, 2), (APART.start, 1)], ids=str
-)
-def test_second_derivatives_are_those_of_the_plain_cell(
-    plan: CellPlan, channels: int, partial_channels: int
-) -> None:
+@every_part
+@either_way
+@pytest.mark.usefixtures("stacks")
+def test_second_derivatives_are_those_of_the_plain_cell(plan: CellPlan, partial_channels: int) -> None:
     """The exact second-order product of DARTS: the gates' gradient after a step of the weights."""
-    plain, fast = both_forms(plan, partial_channels, channels)
-    inputs = [tensor.detach() for tensor in images(plan, 8, channels=channels)]
+    plain, fast = both_forms(plan, partial_channels)
+    inputs = [tensor.detach() for tensor in images(plan, 8)]
     gates = soft_gates(plan)
     weights = [gate.weights for gate in gates]
     products = []
@@ -221,6 +231,8 @@ def test_second_derivatives_are_those_of_the_plain_cell(
 
 
 @every_plan
+@either_way
+@pytest.mark.usefixtures("stacks")
 def test_the_fast_cell_is_twice_differentiable(plan: CellPlan) -> None:
     _, fast = both_forms(plan)
     inputs = [tensor.detach() for tensor in images(plan, 4)]
