@@ -284,8 +284,11 @@ def second_process(case: Case, folder: Path, rng: random.Random) -> None:
 
 
 def no_memory(case: Case, folder: Path, rng: random.Random) -> None:
-    """In the middle the process may take no more than it has; all told, a library may crash as it ends."""
-    process = case.start(folder)
+    """In the middle the process may take no more than it has; all told, a library may crash as it ends.
+
+    Limited from its start, if to more than there is, it sets no address space aside.
+    """
+    process = case.start(folder, begin=("sh", "-c", 'ulimit -S -v 1073741824; exec "$@"', "sh"))
     time.sleep(case.in_the_middle(rng))
     with contextlib.suppress(psutil.NoSuchProcess):
         child = psutil.Process(process.pid)
