@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from nas_cli.layers.phases import split_phases
+from nas_cli.layers.products import add_convolution
 from nas_cli.run.environment import is_amd
 
 # The columns of a wide kernel whose weight gradients are computed together: at most 3
@@ -125,21 +126,32 @@ def convolve(geometry: Geometry, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def gradients_of(
-    geometry: Geometry, source: Source, weight: Tensor, gradient: Tensor, wanted: tuple[bool, bool]
+    geometry: Geometry,
+    source: Source,
+    weight: Tensor,
+    gradient: Tensor,
+    wanted: tuple[bool, bool],
+    *,
+    total: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Of images and weight, where they are wanted; differentiable where a graph is."""
+    """Of images and weight, where they are wanted; differentiable where a graph is.
+
+    That of the images is added to the `total` of those before, in place where no graph is wanted.
+    """
     x = source.images
     if torch.is_grad_enabled():
-        return (
-            InputGradient.apply(geometry, x, gradient, weight) if wanted[0] else None,
-            WeightGradient.apply(geometry, x, gradient) if wanted[1] else None,
-        )
-    if _is_slow(geometry, x) or _is_convolution(geometry, x):
-        return (
-            _input_gradient(geometry, x, gradient, weight) if wanted[0] else None,
-            _weight_gradient(geometry, source, gradient) if wanted[1] else None,
-        )
-    return _both_gradients(geometry, x, gradient, weight, wanted)
+        for_x = InputGradient.apply(geometry, x, gradient, weight) if wanted[0] else None
+        for_weight = WeightGradient.apply(geometry, x, gradient) if wanted[1] else None
+    elif wanted[0] and total is not None and _is_convolution(geometry, x):
+        turned = weight.flip(2, 3)
+        add_convolution(total, gradient, turned, padding=geometry.padding, groups=x.shape[1])
+        return total, _weight_gradient(geometry, source, gradient) if wanted[1] else None
+    elif _is_slow(geometry, x) or _is_convolution(geometry, x):
+        for_x = _input_gradient(geometry, x, gradient, weight) if wanted[0] else None
+        for_weight = _weight_gradient(geometry, source, gradient) if wanted[1] else None
+    else:
+        for_x, for_weight = _both_gradients(geometry, x, gradient, weight, wanted)
+    return add_gradients(total, for_x), for_weight
 
 
 def add_gradients(total: Tensor | None, part: Tensor | None) -> Tensor | None:

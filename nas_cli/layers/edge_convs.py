@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from nas_cli.layers.depthwise_functions import Geometry, Source, add_gradients, convolve, gradients_of
+from nas_cli.layers.depthwise_functions import Geometry, Source, convolve, gradients_of
 from nas_cli.layers.pointwise import Context
 
 Part = TypeVar("Part")
@@ -60,11 +60,15 @@ class ConvolveApart(torch.autograd.Function):
         sources = [Source(batch) for batch in images]
         for edge, source in enumerate(ctx.reading.sources):
             wanted = need_images[source], need_weights[edge]
-            for_source, for_weight = gradients_of(
-                ctx.reading.geometry, sources[source], weights[edge], gradients[edge], wanted
+            for_images[source], for_weight = gradients_of(
+                ctx.reading.geometry,
+                sources[source],
+                weights[edge],
+                gradients[edge],
+                wanted,
+                total=for_images[source],
             )
             for_weights.append(for_weight)
-            for_images[source] = add_gradients(for_images[source], for_source)
         return None, *for_images, *for_weights
 
 

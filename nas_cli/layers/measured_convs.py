@@ -113,14 +113,14 @@ class _Convolve(torch.autograd.Function):
         for edge, source in enumerate(plan.sources):
             gradient = arriving.of(edge)
             if gradient is not None:
-                for_source, for_weights[edge] = gradients_of(
+                for_images[source], for_weights[edge] = gradients_of(
                     plan.geometries[edge],
                     sources[source],
                     weights[edge],
                     gradient,
                     (need_images[source], need_weights[edge]),
+                    total=for_images[source],
                 )
-                for_images[source] = add_gradients(for_images[source], for_source)
         return None, *for_images, *for_weights
 
 

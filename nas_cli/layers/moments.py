@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from nas_cli.layers.blocks import inner_products_and_sums
-from nas_cli.layers.pointwise import Context, images_of, pixels
-from nas_cli.layers.products import add_product, product
+from nas_cli.layers.pointwise import Context, images_of, pixels, times
+from nas_cli.layers.products import add_product, convolves, product
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,9 @@ class MomentsGradient:
 
     def add_to(self, gradient: Tensor | None, group: Tensor) -> Tensor:
         """In place where no graph is wanted, and in the layout of the group."""
+        if group.dim() == 4 and convolves(group, group.shape[1]):
+            result = times(group, self.curvature[0], self.slope[0])
+            return result if gradient is None else result.add_(gradient)
         blocks = _blocks(group)
         if torch.is_grad_enabled():
             result = torch.bmm(blocks, self.curvature) + self.slope[:, None]

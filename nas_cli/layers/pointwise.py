@@ -14,7 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from nas_cli.layers.products import channel_sums, convolves, inner_products, inner_products_and_sums
+from nas_cli.layers.products import (
+    add_convolution,
+    channel_sums,
+    convolves,
+    inner_products,
+    inner_products_and_sums,
+)
 
 Part = TypeVar("Part")
 
@@ -39,20 +45,23 @@ def images_of(flat: Tensor, like: Tensor) -> Tensor:
     return flat.view(n, h, w, flat.shape[1]).permute(0, 3, 1, 2)
 
 
-def _times(images: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
+def times(images: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     """images (n, c, h, w) @ matrix (c, o) + bias (o)."""
     if convolves(images, matrix.shape[1]):
-        channels, out_channels = matrix.shape
-        kernels = matrix.t().view(out_channels, channels, 1, 1)
-        return F.conv2d(images, kernels, bias)
+        return F.conv2d(images, _kernels(matrix), bias)
     flat = pixels(images)
     return images_of(flat.mm(matrix) if bias is None else torch.addmm(bias, flat, matrix), images)
+
+
+def _kernels(matrix: Tensor) -> Tensor:
+    """(c, o) as those of a 1x1 convolution (o, c, 1, 1)."""
+    return matrix.t()[:, :, None, None]
 
 
 def _add_times(total: Tensor, images: Tensor, matrix: Tensor) -> Tensor:
     """The same, added to `total` in place."""
     if convolves(images, matrix.shape[1]):
-        return total.add_(_times(images, matrix))
+        return add_convolution(total, images, _kernels(matrix))
     pixels(total).addmm_(pixels(images), matrix)
     return total
 
@@ -74,7 +83,7 @@ def _inner_product_and_sums(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor
 
 def affine_relu(images: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
     """relu(images @ matrix + bias), without a graph."""
-    return _times(images, matrix, bias).relu_()
+    return times(images, matrix, bias).relu_()
 
 
 def affine_relu_gradients(
@@ -83,7 +92,7 @@ def affine_relu_gradients(
     """Of matrix and bias, and of the images where it is needed; `transposed` is the matrix (o, c)."""
     through = rectified_gradient(gradient, result)
     for_matrix, for_bias = _inner_product_and_sums(images, through)
-    return for_matrix, for_bias, _times(through, transposed) if needed else None
+    return for_matrix, for_bias, times(through, transposed) if needed else None
 
 
 def rectified_gradient(gradient: Tensor, result: Tensor) -> Tensor:
@@ -106,7 +115,7 @@ class Mix(torch.autograd.Function):
         values, images, matrices = _parts(tensors, num_values, num_images)
         ctx.num_values, ctx.num_images = num_values, num_images
         ctx.save_for_backward(*images, *matrices)
-        total = _times(images[0], matrices[0], bias)
+        total = times(images[0], matrices[0], bias)
         for batch, matrix in zip(images[1:], matrices[1:], strict=True):
             _add_times(total, batch, matrix)
         for value in values:
@@ -119,7 +128,7 @@ class Mix(torch.autograd.Function):
         gradient = gradient.contiguous(memory_format=torch.channels_last)  # it may be a slice
         _, need_images, need_matrices = _parts(ctx.needs_input_grad[3:], ctx.num_values, ctx.num_images)
         for_images = [
-            _times(gradient, matrix.t()) if needed else None
+            times(gradient, matrix.t()) if needed else None
             for matrix, needed in zip(matrices, need_images, strict=True)
         ]
         for_matrices = [

@@ -8,6 +8,7 @@ import torch
 from nas_cli.layers import products
 from nas_cli.layers.products import (
     MANY,
+    add_convolution,
     add_product,
     channel_sums,
     inner_products,
@@ -29,6 +30,19 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 def test_sums_in_parts_are_those_of_all_pixels(count: int) -> None:
     pixels = torch.arange(2.0 * count, dtype=torch.float64).view(1, count, 2)
     assert channel_sums(pixels).tolist() == [[float(count * (count - 1)), float(count**2)]]
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_convolution_is_added_in_place(layout: torch.memory_format, dtype: torch.dtype) -> None:
+    images = (
+        (torch.arange(2.0 * 16 * 3 * 3, dtype=dtype) % 5).view(2, 16, 3, 3).contiguous(memory_format=layout)
+    )
+    total = torch.ones(2, 16, 3, 3, dtype=dtype).contiguous(memory_format=layout)
+    sums = add_convolution(total, images, torch.ones(16, 1, 3, 3, dtype=dtype), padding=1, groups=16)
+    assert sums is total
+    assert total[:, :, 1, 1].equal(1 + images.sum((2, 3)))
+    assert total[:, :, 0, 2].equal(1 + images[:, :, :2, 1:].sum((2, 3)))
 
 
 @pytest.mark.usefixtures("threads")
