@@ -6,7 +6,8 @@ A step is the weights' pass (all gradients a strategy needs for them) and the ar
 path has no architecture's pass. *plain* computes every candidate by its definition, in contiguous memory,
 with all gradients in both passes, as the public implementations do; *plain, channels_last* the same in the
 faster memory layout; *fast* is what `nas search` runs, its allocator included. Same weights, same function.
-Each form is a process of its own, and they take turns: CPU seconds at one thread (seconds at several), peak
+Each form is a process of its own, and they take turns, each with two steps of which the second is timed: in a
+search, too, the step before was one of the same form. CPU seconds at one thread (seconds at several), peak
 memory, and the operations of one weights' pass, a figure that no noisy machine can blur; `step_limit.py`
 says what the limit is.
 """
@@ -163,8 +164,11 @@ def serve(step: Step) -> None:
             say(f"{found.dispatched} {found.views} {found.leaves} {found.computing}")
         elif line.strip() == "memory":
             say(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
-        else:
-            say(" ".join(str(seconds_of(partial(run, int(line)))) for run in step.passes.values()))
+        else:  # as in a search, where the step before was one of the same form
+            passes = [partial(run, int(line)) for run in step.passes.values()]
+            for run in passes:
+                run()
+            say(" ".join(str(seconds_of(run)) for run in passes))
 
 
 def seconds_of(run: Callable[[], object]) -> float:
