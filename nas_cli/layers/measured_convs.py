@@ -43,6 +43,7 @@ class Measured:
 
 
 def convolve_and_measure(readings: Sequence[Reading], *, measured: bool) -> Measured:
+    """What all edges convolve; they may read the same images."""
     if not all(reading.is_plain for reading in readings):
         batches = [_convolve_alone(reading) for reading in readings]
         return Measured(*measure(batches)) if measured else Measured(batches, None)
@@ -66,7 +67,7 @@ def rectify_convolve_and_measure(
     *,
     measured: bool,
 ) -> Measured:
-    """Of relu(batch @ matrix + bias) of each edge; matrices (r, c, o), biases (r, o)."""
+    """The same of relu(batch @ matrix + bias) of each edge; matrices (r, c, o), biases (r, o)."""
     plan = _Plan(tuple(geometries), tuple(range(len(batches))), measured)
     found = _RectifyAndConvolve.apply(plan, matrices, biases, *batches, *weights)
     return _measured(found[len(batches) :], measured)
@@ -90,7 +91,7 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: _PlanContext, plan: _Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
-        images, weights = _halves(tensors, len(plan.sources))
+        images, weights = _split_off(tensors, len(plan.sources))
         batches, moments = [], []
         for source, weight, geometry in zip(plan.sources, weights, plan.geometries, strict=True):
             batches.append(convolve(geometry, images[source], weight))
@@ -103,9 +104,9 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: _PlanContext, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         plan, edges = ctx.plan, len(ctx.plan.sources)
-        tensors, batches = _halves(ctx.saved_tensors, edges)
-        images, weights = _halves(tensors, edges)
-        need_images, need_weights = _halves(ctx.needs_input_grad[1:], edges)
+        tensors, batches = _split_off(ctx.saved_tensors, edges)
+        images, weights = _split_off(tensors, edges)
+        need_images, need_weights = _split_off(ctx.needs_input_grad[1:], edges)
         sources = [Source(batch) for batch in images]
         arriving = _arriving(gradients, batches)
         for_images: list[Tensor | None] = [None] * len(images)
@@ -134,7 +135,7 @@ class _RectifyAndConvolve(torch.autograd.Function):
     def forward(
         ctx: _PlanContext, plan: _Plan, matrices: Tensor, biases: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        images, weights = _halves(tensors, len(plan.sources))
+        images, weights = _split_off(tensors, len(plan.sources))
         rectified, batches, moments = [], [], []
         edges = zip(images, matrices.unbind(), biases.unbind(), weights, plan.geometries, strict=True)
         for batch, matrix, bias, weight, geometry in edges:
@@ -152,7 +153,7 @@ class _RectifyAndConvolve(torch.autograd.Function):
         matrices, *saved = ctx.saved_tensors
         images, weights, rectified, batches = (saved[k * edges : (k + 1) * edges] for k in range(4))
         transposed = matrices.transpose(1, 2).unbind()
-        need_images, need_weights = _halves(ctx.needs_input_grad[3:], edges)
+        need_images, need_weights = _split_off(ctx.needs_input_grad[3:], edges)
         arriving = _arriving(gradients[edges:], batches)
         for_matrices, for_biases, for_images, for_weights = [], [], [], []
         for edge, result in enumerate(rectified):
@@ -189,7 +190,7 @@ class _Arriving:
     of_moments: Sequence[MomentsGradient]
 
     def of(self, edge: int) -> Tensor | None:
-        """All of an edge's, added up in place of the first where no graph is wanted."""
+        """All of an edge's, added up."""
         gradient = self.gradients[edge]
         return self.of_moments[edge].add_to(gradient, self.batches[edge]) if self.of_moments else gradient
 
@@ -224,6 +225,6 @@ def _convolve_alone(reading: Reading) -> Tensor:
     )
 
 
-def _halves(parts: Sequence[Part], edges: int) -> tuple[Sequence[Part], Sequence[Part]]:
-    """Those of all, and the last: one for each edge."""
+def _split_off(parts: Sequence[Part], edges: int) -> tuple[Sequence[Part], Sequence[Part]]:
+    """The last ones, of which there is one for each edge, from those before."""
     return parts[:-edges], parts[-edges:]

@@ -64,7 +64,7 @@ class MomentsGradient:
         return [MomentsGradient(*part) for part in parts]
 
     def add_to(self, gradient: Tensor | None, group: Tensor) -> Tensor:
-        """In place where no graph is wanted, and in the layout of the group."""
+        """In the layout of the group; the gradient may be overwritten where no graph is wanted."""
         if group.dim() == 4 and convolves(group, group.shape[1]):
             result = times(group, self.curvature[0], self.slope[0])
             return result if gradient is None else result.add_(gradient)
