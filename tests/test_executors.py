@@ -1,15 +1,19 @@
 """Candidates that are scored side by side: the same search, whatever the number of workers and their fate."""
 
+import itertools
 import json
 import logging
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+from loky import ProcessPoolExecutor
 
 from nas_cli.architecture import Architecture
 from nas_cli.catalogue import options
@@ -118,6 +122,24 @@ def test_a_worker_that_is_killed_is_replaced_and_told_of(
         make = partial(Dying, tmp_path / "died")
         assert searched(MAKERS["evolution"], Processes(in_flight=4), make) == expected
     assert "A worker died" in caplog.text
+
+
+def test_a_death_that_shows_when_work_is_handed_out_is_one_like_any_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = searched(MAKERS["evolution"], Serial(in_flight=4))
+    submit, calls = ProcessPoolExecutor.submit, itertools.count()
+
+    def refuse_once(pool: ProcessPoolExecutor, *work: object) -> "Future[Evaluation]":
+        if next(calls) == 6:
+            raise BrokenProcessPool
+        answer: Future[Evaluation] = submit(pool, *work)
+        return answer
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", refuse_once)
+    with caplog.at_level("WARNING"):
+        assert searched(MAKERS["evolution"], Processes(in_flight=4)) == expected
+    assert caplog.text.count("A worker died") == 1
 
 
 def test_workers_that_always_die_end_the_search(tmp_path: Path) -> None:

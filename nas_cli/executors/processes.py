@@ -59,7 +59,7 @@ class _Pool:
 
     def submit(self, architecture: Architecture, fidelity: int | None) -> Callable[[], Evaluation]:
         number, task = next(self.numbers), (architecture, fidelity)
-        self.waiting[number] = task, self.executor.submit(_score, *task)
+        self.waiting[number] = task, self._start(task)
         return partial(self._result, number)
 
     def close(self) -> None:
@@ -85,7 +85,17 @@ class _Pool:
         self.executor = self._make()
         for number, (task, future) in self.waiting.items():
             if future.cancelled() or not future.done() or future.exception() is not None:
-                self.waiting[number] = task, self.executor.submit(_score, *task)
+                self.waiting[number] = task, self._start(task)
+
+    def _start(self, task: Task) -> Future[Evaluation]:
+        """Processes that know of a death take no more work: told of when the result is asked for."""
+        future: Future[Evaluation]
+        try:
+            future = self.executor.submit(_score, *task)
+        except BrokenProcessPool as error:
+            future = Future()
+            future.set_exception(error)
+        return future
 
 
 _makers: list[Callable[[], Evaluator]] = []
