@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, cast
 
 from omegaconf import DictConfig
 
-from nas_cli import errors
+from nas_cli import errors, garbage
 from nas_cli.errors import ConfigError, Interrupted, NasError, TrainingError, UnsupportedError
 from nas_cli.run.signals import handled
 
@@ -36,7 +36,9 @@ TRAINING = ("search", "retrain")
 
 def command(name: str) -> Callable[..., None]:
     """Commands are imported when they run: most of them import torch."""
-    return cast(Callable[..., None], importlib.import_module(f"nas_cli.commands.{name}").run)
+    run = cast(Callable[..., None], importlib.import_module(f"nas_cli.commands.{name}").run)
+    garbage.look_from_here_on()
+    return run
 
 
 def run(name: str, config: DictConfig, folder: Path, *, resume: bool = False) -> None:

@@ -56,6 +56,7 @@ class SkippedError(Exception):
 
 
 TOO_LATE = "the run was over before"
+BETWEEN = "the last checkpoint was kept, and the new one not yet in its place"
 
 
 def nas(*words: str, begin: tuple[str, ...] = (), set_to: Mapping[str, str] = {}) -> "subprocess.Popen[str]":
@@ -205,6 +206,8 @@ def damaged(
     file = folder / name
     if json.loads((folder / "status.json").read_text())["status"] == "done":
         raise SkippedError(TOO_LATE)
+    if not file.exists():
+        raise SkippedError(BETWEEN)
     file.write_bytes(damage(file.read_bytes(), rng))
     case.go_on(folder)
 
@@ -387,14 +390,14 @@ class Line:
 
 
 def attempt(line: Line, fault: Fault, case: Case, folder: Path, seed: str) -> None:
-    """Up to five times, where the run is over before the fault is made."""
+    """Up to five times, where the moment is none for the fault."""
     for moment in range(5):
         rng = random.Random(zlib.crc32(f"{seed} {moment}".encode()))
         try:
             fault(case, folder, rng)
         except SkippedError as reason:
             shutil.rmtree(folder, ignore_errors=True)
-            if str(reason) == TOO_LATE and moment < 4:
+            if str(reason) in (TOO_LATE, BETWEEN) and moment < 4:
                 continue
             line.skipped = str(reason)
             return
