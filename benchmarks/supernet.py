@@ -1,11 +1,13 @@
 """The step of a search: the fast supernet against the plain one and the machine's limit.
 
     OMP_NUM_THREADS=1 python benchmarks/supernet.py [rounds] [--case CASE ...] [--batch 64] [--threads 1]
+        [--allocator LIBRARY]
 
 A step is the weights' pass (all gradients a strategy needs for them) and the architecture's pass; a sampled
 path has no architecture's pass. *plain* computes every candidate by its definition, in contiguous memory,
 with all gradients in both passes, as the public implementations do; *plain, channels_last* the same in the
-faster memory layout; *fast* is what `nas search` runs, its allocator included. Same weights, same function.
+faster memory layout; *fast* is what `nas search` runs, its allocator included, or what it runs after
+`LD_PRELOAD=LIBRARY`. Same weights, same function.
 Each form is a process of its own, and they take turns, each with two steps of which the second is timed: in a
 search, too, the step before was one of the same form. CPU seconds at one thread (seconds at several), peak
 memory, and the operations of one weights' pass, a figure that no noisy machine can blur; `step_limit.py`
@@ -13,6 +15,7 @@ says what the limit is.
 """
 
 import argparse
+import os
 import platform
 import resource
 import statistics
@@ -132,10 +135,13 @@ class Step:
 class Contestant:
     """A form in a process of its own, which runs the passes of a step when it is asked to."""
 
-    def __init__(self, case: str, form: str, batch: int) -> None:
+    def __init__(self, case: str, form: str, batch: int, allocator: str) -> None:
         command = [sys.executable, __file__, "--case", case, "--batch", str(batch), "--serve", form]
         command += ["--threads", str(torch.get_num_threads())]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        preload = {"LD_PRELOAD": allocator} if allocator and form == "fast" else {}
+        self.process = subprocess.Popen(
+            command, env={**os.environ, **preload}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self.ask("0")  # it warms up
 
     def ask(self, question: str) -> list[float]:
@@ -187,9 +193,9 @@ def summary(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f}, n={len(values)})"
 
 
-def report(name: str, forms: Sequence[str], rounds: int, batch: int) -> None:
+def report(name: str, forms: Sequence[str], rounds: int, batch: int, allocator: str = "") -> None:
     say(f"\n{name}, batch {batch}")
-    contestants = {form: Contestant(name, form, batch) for form in forms}
+    contestants = {form: Contestant(name, form, batch, allocator) for form in forms}
     seconds = {
         draw: {form: process.seconds(draw) for form, process in contestants.items()} for draw in range(rounds)
     }
@@ -231,6 +237,9 @@ def main() -> None:
     parser.add_argument("--form", choices=FORMS, nargs="+")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--allocator", default="", help="a library to preload, such as libtcmalloc_minimal.so.4"
+    )
     parser.add_argument("--serve", choices=FORMS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -241,7 +250,7 @@ def main() -> None:
         serve(Step(CASES[cases[0]], arguments.serve, arguments.batch))
     elif len(cases) == 1:
         say(f"torch {torch.__version__}, {platform.machine()}, threads: {arguments.threads}")
-        report(cases[0], arguments.form or FORMS, arguments.rounds, arguments.batch)
+        report(cases[0], arguments.form or FORMS, arguments.rounds, arguments.batch, arguments.allocator)
     else:  # a child's peak memory begins at its parent's, so each case has a parent of its own
         for name in cases:
             subprocess.run([sys.executable, *sys.argv, "--case", name], check=True)

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,13 @@ def huge_pages(limit: int) -> int:
 def test_large_blocks_are_in_huge_pages_but_where_address_space_is_limited() -> None:
     assert huge_pages(0) >= 60
     assert huge_pages(2**40) == 0
+
+
+@glibc
+@pytest.mark.skipif(find_library("tcmalloc_minimal") is None, reason="tcmalloc is not installed")
+def test_another_allocator_may_stand_in_for_glibcs() -> None:
+    library = find_library("tcmalloc_minimal")
+    assert faults(LD_PRELOAD=str(library)) < PAGES / 100
 
 
 def test_an_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
