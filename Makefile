@@ -29,7 +29,7 @@ check: $(VENV)/.installed-dev
 bench: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py
 
-# What may befall a run: an hour for twenty tries of each fault; TRIES=3 make faults: five to twenty minutes. Some need root
+# What may befall a run: 24 to 92 minutes for twenty tries of each fault; TRIES=3 make faults: five to twenty. Some need root
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults
 

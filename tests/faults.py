@@ -1,6 +1,6 @@
 """What may befall a run, and whether anything is lost by it.
 
-    make faults                                      # twenty tries of each: an hour
+    make faults                                      # twenty tries of each: 24 to 92 minutes
     TRIES=3 make faults                              # five to twenty minutes
     python -m tests.faults "the disk is full"        # one alone, or several
 
