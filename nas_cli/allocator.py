@@ -5,7 +5,8 @@ pages as the step before. Settled through `mallopt`, before torch loads: freed b
 Address space for half of the machine's memory is set aside too, for pages of 2 MiB in place of 4 KiB: the
 processor looks fewer of them up. Nothing is taken of the memory itself before it is used.
 NAS_MALLOC=default leaves glibc as it is; so do settings of its own (MALLOC_..._, GLIBC_TUNABLES). Where the
-C library is another one, nothing is done.
+C library is another one, nothing is done. An allocator that is preloaded (LD_PRELOAD) takes glibc's
+place, and sets those pages aside.
 """
 
 import ctypes

@@ -1,6 +1,6 @@
 """When Python looks for garbage: neither while a command loads, nor in what is left when its process ends.
 
-torch and the other libraries are some million objects that stay. To look through them again and again, for
+torch and the other libraries are some 300,000 objects that stay. To look through them again and again, for
 cycles that nothing holds, is a quarter of the time that a short command takes.
 """
 

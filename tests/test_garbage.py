@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 LOADS = """
-import gc, sys
+import gc
 from nas_cli import garbage, launching
 looked = []
 gc.callbacks.append(lambda phase, info: looked.append(phase))
