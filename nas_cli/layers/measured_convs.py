@@ -14,7 +14,14 @@ from torch import Tensor
 
 from nas_cli.layers.depthwise import depthwise_conv2d
 from nas_cli.layers.depthwise_functions import Geometry, Source, add_gradients, convolve, gradients_of
-from nas_cli.layers.moments import Moments, MomentsGradient, count_pixels, measure, moments_of
+from nas_cli.layers.moments import (
+    GradientOfImages,
+    Moments,
+    MomentsGradient,
+    MomentsOfImages,
+    count_pixels,
+    measure,
+)
 from nas_cli.layers.pointwise import Context, affine_relu, affine_relu_gradients
 
 Part = TypeVar("Part")
@@ -92,14 +99,15 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: _PlanContext, plan: _Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
         images, weights = _split_off(tensors, len(plan.sources))
-        batches, moments = [], []
+        batches, moments = [], MomentsOfImages()
         for source, weight, geometry in zip(plan.sources, weights, plan.geometries, strict=True):
             batches.append(convolve(geometry, images[source], weight))
-            moments += [moments_of(batches[-1])] if plan.measured else []
+            if plan.measured:
+                moments.measure(batches[-1])
         ctx.plan = plan
         ctx.save_for_backward(*tensors, *batches)
         ctx.set_materialize_grads(False)
-        return *batches, *_joined(moments)
+        return *batches, *(moments.join() if plan.measured else ())
 
     @staticmethod
     def backward(ctx: _PlanContext, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -136,23 +144,24 @@ class _RectifyAndConvolve(torch.autograd.Function):
         ctx: _PlanContext, plan: _Plan, matrices: Tensor, biases: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         images, weights = _split_off(tensors, len(plan.sources))
-        rectified, batches, moments = [], [], []
+        rectified, batches, moments = [], [], MomentsOfImages()
         edges = zip(images, matrices.unbind(), biases.unbind(), weights, plan.geometries, strict=True)
         for batch, matrix, bias, weight, geometry in edges:
             rectified.append(affine_relu(batch, matrix, bias))
             batches.append(convolve(geometry, rectified[-1], weight))
-            moments += [moments_of(batches[-1])] if plan.measured else []
+            if plan.measured:
+                moments.measure(batches[-1])
         ctx.plan = plan
         ctx.save_for_backward(matrices, *tensors, *rectified, *batches)
         ctx.set_materialize_grads(False)
-        return *rectified, *batches, *_joined(moments)
+        return *rectified, *batches, *(moments.join() if plan.measured else ())
 
     @staticmethod
     def backward(ctx: _PlanContext, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         edges = len(ctx.plan.sources)
         matrices, *saved = ctx.saved_tensors
         images, weights, rectified, batches = (saved[k * edges : (k + 1) * edges] for k in range(4))
-        transposed = matrices.transpose(1, 2).unbind()
+        transposed = matrices.contiguous().transpose(1, 2).unbind()
         need_images, need_weights = _split_off(ctx.needs_input_grad[3:], edges)
         arriving = _arriving(gradients[edges:], batches)
         for_matrices, for_biases, for_images, for_weights = [], [], [], []
@@ -178,7 +187,7 @@ class _RectifyAndConvolve(torch.autograd.Function):
             for_biases.append(for_bias)
             for_images.append(for_batch)
             for_weights.append(for_weight)
-        return None, torch.stack(for_matrices), torch.stack(for_biases), *for_images, *for_weights
+        return None, torch.stack(for_matrices), torch.stack(for_biases).sum(1), *for_images, *for_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +196,7 @@ class _Arriving:
 
     gradients: Sequence[Tensor | None]
     batches: Sequence[Tensor]
-    of_moments: Sequence[MomentsGradient]
+    of_moments: Sequence[GradientOfImages]
 
     def of(self, edge: int) -> Tensor | None:
         """All of an edge's, added up."""
@@ -200,11 +209,7 @@ def _arriving(gradients: Sequence[Tensor | None], batches: Sequence[Tensor]) -> 
     for_products, for_sums = of_moments or (None, None)
     if for_products is None or for_sums is None:
         return _Arriving(handed_on, batches, [])
-    return _Arriving(handed_on, batches, MomentsGradient.of(for_products, for_sums).split(1))
-
-
-def _joined(moments: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
-    return tuple(torch.cat(parts) for parts in zip(*moments, strict=True))
+    return _Arriving(handed_on, batches, MomentsGradient.of(for_products, for_sums).of_images())
 
 
 def _measured(found: Sequence[Tensor], measured: bool) -> Measured:

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from nas_cli.layers.blocks import inner_products_and_sums
-from nas_cli.layers.pointwise import Context, images_of, pixels, times
-from nas_cli.layers.products import add_product, convolves, product
+from nas_cli.layers.pointwise import Context, add_times, pixels
+from nas_cli.layers.products import add_product, inner_products_of_images, partial_sums, product
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,20 @@ def count_pixels(group: Tensor) -> int:
     return group.numel() // group.shape[1] if group.dim() == 4 else group.shape[1]
 
 
-def moments_of(group: Tensor) -> tuple[Tensor, Tensor]:
-    """Products (e, c, c) and sums (e, c)."""
-    blocks = _blocks(group)
-    return inner_products_and_sums(blocks, blocks)
+class MomentsOfImages:
+    """Of image batches of one size, measured one after the other, without a graph."""
+
+    def __init__(self) -> None:
+        self._products: list[Tensor] = []
+        self._sums: list[Tensor] = []
+
+    def measure(self, images: Tensor) -> None:
+        self._products.append(inner_products_of_images(images, images))
+        self._sums.append(partial_sums(images))
+
+    def join(self) -> tuple[Tensor, Tensor]:
+        """Products (e, c, c) and sums (e, c)."""
+        return torch.stack(self._products), torch.stack(self._sums).sum(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +68,44 @@ class MomentsGradient:
     def of(for_products: Tensor, for_sums: Tensor) -> "MomentsGradient":
         return MomentsGradient(for_products + for_products.transpose(1, 2), for_sums)
 
-    def split(self, edges: int) -> list["MomentsGradient"]:
+    def of_images(self) -> "list[GradientOfImages]":
+        """Of each block, which is images. The curvature is symmetric, its transpose laid out as kernels are."""
+        parts = zip(self.curvature.transpose(1, 2).unbind(), self.slope.unbind(), strict=True)
+        return [GradientOfImages(*part) for part in parts]
+
+    def of_blocks(self, edges: int) -> "list[GradientOfBlocks]":
         """By groups of so many blocks."""
         parts = zip(self.curvature.split(edges), self.slope.split(edges), strict=True)
-        return [MomentsGradient(*part) for part in parts]
+        return [GradientOfBlocks(*part) for part in parts]
 
-    def add_to(self, gradient: Tensor | None, group: Tensor) -> Tensor:
-        """In the layout of the group; the gradient may be overwritten where no graph is wanted."""
-        if group.dim() == 4 and convolves(group, group.shape[1]):
-            result = times(group, self.curvature[0], self.slope[0])
-            return result if gradient is None else result.add_(gradient)
-        blocks = _blocks(group)
+
+@dataclass(frozen=True, slots=True)
+class GradientOfImages:
+    """Curvature (c, c) and slope (c)."""
+
+    curvature: Tensor
+    slope: Tensor
+
+    def add_to(self, gradient: Tensor | None, images: Tensor) -> Tensor:
+        """In the layout of the images; the gradient may be overwritten where no graph is wanted."""
+        return add_times(gradient, images, self.curvature, self.slope)
+
+
+@dataclass(frozen=True, slots=True)
+class GradientOfBlocks:
+    """Curvature (e, c, c) and slope (e, c)."""
+
+    curvature: Tensor
+    slope: Tensor
+
+    def add_to(self, gradient: Tensor | None, blocks: Tensor) -> Tensor:
+        """In the layout of the blocks; the gradient may be overwritten where no graph is wanted."""
         if torch.is_grad_enabled():
             result = torch.bmm(blocks, self.curvature) + self.slope[:, None]
-            result = result if gradient is None else _blocks(gradient) + result
-        elif gradient is None:
-            result = product(blocks, self.curvature, self.slope)
-        else:
-            result = add_product(_blocks(gradient), blocks, self.curvature, self.slope)
-        return result if group.dim() == 3 else images_of(result.squeeze(0), group)
+            return result if gradient is None else gradient + result
+        if gradient is None:
+            return product(blocks, self.curvature, self.slope)
+        return add_product(gradient, blocks, self.curvature, self.slope)
 
 
 class _Measure(torch.autograd.Function):
@@ -86,8 +115,7 @@ class _Measure(torch.autograd.Function):
     def forward(ctx: FunctionCtx, *groups: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(*groups)
         ctx.set_materialize_grads(False)
-        products, sums = zip(*map(moments_of, groups), strict=True)
-        return (*groups, torch.cat(products), torch.cat(sums))
+        return (*groups, *_moments(groups))
 
     @staticmethod
     def backward(ctx: Context, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -95,14 +123,26 @@ class _Measure(torch.autograd.Function):
         *handed_on, for_products, for_sums = gradients
         if for_products is None or for_sums is None:
             return tuple(handed_on)
-        of_moments = MomentsGradient.of(for_products, for_sums).split(len(_blocks(groups[0])))
+        of_moments = MomentsGradient.of(for_products, for_sums)
+        parts = of_moments.of_images() if _are_images(groups) else of_moments.of_blocks(len(groups[0]))
         return tuple(
             part.add_to(gradient, group) if needed else None
             for part, gradient, group, needed in zip(
-                of_moments, handed_on, groups, ctx.needs_input_grad, strict=True
+                parts, handed_on, groups, ctx.needs_input_grad, strict=True
             )
         )
 
 
-def _blocks(group: Tensor) -> Tensor:
-    return group if group.dim() == 3 else pixels(group).unsqueeze(0)
+def _are_images(groups: Sequence[Tensor]) -> bool:
+    return groups[0].dim() == 4
+
+
+def _moments(groups: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Products (e, c, c) and sums (e, c) of all groups."""
+    if _are_images(groups):
+        moments = MomentsOfImages()
+        for images in groups:
+            moments.measure(images)
+        return moments.join()
+    products, sums = zip(*(inner_products_and_sums(blocks, blocks) for blocks in groups), strict=True)
+    return torch.cat(products), torch.cat(sums)

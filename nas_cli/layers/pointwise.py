@@ -7,6 +7,7 @@ Where no graph of the backward pass is wanted, gradients that arrive are overwri
 SharedState alone: what arrives was made for this one use, by Mix or a depthwise convolution.
 """
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -18,8 +19,8 @@ from nas_cli.layers.products import (
     add_convolution,
     channel_sums,
     convolves,
-    inner_products,
-    inner_products_and_sums,
+    inner_products_of_images,
+    partial_sums,
 )
 
 Part = TypeVar("Part")
@@ -54,15 +55,27 @@ def times(images: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _kernels(matrix: Tensor) -> Tensor:
-    """(c, o) as those of a 1x1 convolution (o, c, 1, 1)."""
-    return matrix.t()[:, :, None, None]
+    """(c, o) as those of a 1x1 convolution (o, c, 1, 1); of a matrix whose transpose is contiguous as they
+
+    are wanted, of any other torch makes a copy.
+    """
+    channels, out_channels = matrix.shape
+    stride, out_stride = matrix.stride()
+    return matrix.as_strided((out_channels, channels, 1, 1), (out_stride, stride, 1, 1))
 
 
-def _add_times(total: Tensor, images: Tensor, matrix: Tensor) -> Tensor:
-    """The same, added to `total` in place."""
+def add_times(total: Tensor | None, images: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The same, added to `total`, in place where no graph is wanted."""
+    if total is None:
+        return times(images, matrix, bias)
+    if torch.is_grad_enabled():
+        return total + times(images, matrix, bias)
+    total = total.contiguous(memory_format=torch.channels_last)
     if convolves(images, matrix.shape[1]):
-        return add_convolution(total, images, _kernels(matrix))
-    pixels(total).addmm_(pixels(images), matrix)
+        return add_convolution(total, images, _kernels(matrix), bias)
+    summed = pixels(total).addmm_(pixels(images), matrix)
+    if bias is not None:
+        summed.add_(bias)
     return total
 
 
@@ -70,15 +83,7 @@ def _inner_product(left: Tensor, right: Tensor) -> Tensor:
     """Of each channel of images (n, c, h, w) with each of others (n, o, h, w): (c, o)."""
     if torch.is_grad_enabled():
         return pixels(left).t().mm(pixels(right))
-    return inner_products(pixels(left).unsqueeze(0), pixels(right).unsqueeze(0)).squeeze(0)
-
-
-def _inner_product_and_sums(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """The same, and the sums (o) of the others over their pixels."""
-    if torch.is_grad_enabled():
-        return _inner_product(left, right), pixels(right).sum(0)
-    found, sums = inner_products_and_sums(pixels(left).unsqueeze(0), pixels(right).unsqueeze(0))
-    return found.squeeze(0), sums.squeeze(0)
+    return inner_products_of_images(left, right)
 
 
 def affine_relu(images: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
@@ -89,10 +94,13 @@ def affine_relu(images: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
 def affine_relu_gradients(
     images: Tensor, gradient: Tensor, result: Tensor, transposed: Tensor, needed: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Of matrix and bias, and of the images where it is needed; `transposed` is the matrix (o, c)."""
+    """Of the matrix, of the bias in parts (parts, o), of the images where it is needed.
+
+    `transposed` is the matrix (o, c).
+    """
     through = rectified_gradient(gradient, result)
-    for_matrix, for_bias = _inner_product_and_sums(images, through)
-    return for_matrix, for_bias, times(through, transposed) if needed else None
+    for_bias = pixels(through).sum(0, keepdim=True) if torch.is_grad_enabled() else partial_sums(through)
+    return _inner_product(images, through), for_bias, times(through, transposed) if needed else None
 
 
 def rectified_gradient(gradient: Tensor, result: Tensor) -> Tensor:
@@ -117,7 +125,7 @@ class Mix(torch.autograd.Function):
         ctx.save_for_backward(*images, *matrices)
         total = times(images[0], matrices[0], bias)
         for batch, matrix in zip(images[1:], matrices[1:], strict=True):
-            _add_times(total, batch, matrix)
+            add_times(total, batch, matrix)
         for value in values:
             total.add_(value)
         return total
@@ -129,7 +137,7 @@ class Mix(torch.autograd.Function):
         _, need_images, need_matrices = _parts(ctx.needs_input_grad[3:], ctx.num_values, ctx.num_images)
         for_images = [
             times(gradient, matrix.t()) if needed else None
-            for matrix, needed in zip(matrices, need_images, strict=True)
+            for matrix, needed in zip(_contiguous(matrices), need_images, strict=True)
         ]
         for_matrices = [
             _inner_product(batch, gradient) if needed else None
@@ -137,6 +145,11 @@ class Mix(torch.autograd.Function):
         ]
         for_bias = channel_sums(pixels(gradient)) if ctx.needs_input_grad[2] else None
         return None, None, for_bias, *(gradient,) * ctx.num_values, *for_images, *for_matrices
+
+
+def _contiguous(matrices: Sequence[Tensor]) -> Sequence[Tensor]:
+    """By one copy where they are of one size."""
+    return torch.stack(tuple(matrices)).unbind() if len({m.shape for m in matrices}) == 1 else matrices
 
 
 def _parts(

@@ -47,16 +47,22 @@ def add_product(total: Tensor, blocks: Tensor, matrices: Tensor, biases: Tensor 
 
 
 def add_convolution(
-    total: Tensor, images: Tensor, kernels: Tensor, *, padding: int = 0, groups: int = 1
+    total: Tensor,
+    images: Tensor,
+    kernels: Tensor,
+    bias: Tensor | None = None,
+    *,
+    padding: int = 0,
+    groups: int = 1,
 ) -> Tensor:
-    """F.conv2d(images, kernels), added to `total` in place: by oneDNN's own sum where it has one."""
+    """F.conv2d(images, kernels, bias), added to `total` in place: by oneDNN's own sum where it has one."""
     if _sums(total):
         sizes = (padding, padding), (1, 1), (1, 1), groups
         torch.ops.mkldnn._convolution_pointwise_.binary(
-            total, images, kernels, None, *sizes, "add", None, None, [], None
+            total, images, kernels, bias, *sizes, "add", None, None, [], None
         )
         return total
-    return total.add_(F.conv2d(images, kernels, padding=padding, groups=groups))
+    return total.add_(F.conv2d(images, kernels, bias, padding=padding, groups=groups))
 
 
 def _sums(total: Tensor) -> bool:
@@ -75,6 +81,14 @@ def inner_products(left: Tensor, right: Tensor) -> Tensor:
     if len(left) == 1:
         return _in_parts(left[0], right[0]).unsqueeze(0)
     return torch.bmm(left.transpose(1, 2), right)
+
+
+def inner_products_of_images(left: Tensor, right: Tensor) -> Tensor:
+    """Of each channel of images (n, c, h, w) with each of others (n, o, h, w): (c, o)."""
+    if _convolves_lines(left, right.shape[1]) and _convolves_lines(right, left.shape[1]):
+        return _gradient_of_kernels(_lines(left), _lines(right), 1).flatten(1).t()
+    of_left, of_right = (images.permute(0, 2, 3, 1).flatten(0, 2) for images in (left, right))
+    return _in_parts(of_left, of_right)
 
 
 def inner_products_and_sums(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,6 +111,16 @@ def channel_sums(blocks: Tensor) -> Tensor:
         return blocks.sum(-2)
     parts: Tensor = blocks.unflatten(-2, (PARTS, -1))
     return parts.sum(-2).sum(-2)
+
+
+def partial_sums(images: Tensor) -> Tensor:
+    """Sums (parts, c) of the channels of images (n, c, h, w) over some of the pixels each.
+
+    What is left to add up is so little that the images of several edges are better added up together.
+    """
+    n, channels, h, w = images.shape
+    parts = PARTS if images.device.type == "cpu" and n * h * w >= MANY and n % PARTS == 0 else 1
+    return images.permute(0, 2, 3, 1).reshape(parts, -1, channels).sum(1)
 
 
 def lay_side_by_side(blocks: Tensor) -> Tensor:
@@ -145,13 +169,40 @@ def _by_gradient(left: Tensor, right: Tensor) -> Tensor:
     """As the gradient of the kernels of a convolution of left, where right arrives."""
     edges, count, channels = right.shape
     rows = MANY_ROWS if edges == 1 and count % MANY_ROWS == 0 else ROWS
-    kernels = left.new_empty(edges * channels, left.shape[2], 1, 1)
-    geometry = (1, 1), (0, 0), (1, 1), False, (0, 0), edges
+    found = _gradient_of_kernels(_rows(left, rows), _rows(right, rows), edges)
+    return found.view(edges, channels, -1).transpose(1, 2)
+
+
+def _gradient_of_kernels(left: Tensor, right: Tensor, groups: int) -> Tensor:
+    """Of a 1x1 convolution's (o, c, 1, 1): of left (n, groups c, h, w), where right (n, o, h, w) arrives."""
+    kernels = left.new_empty(right.shape[1], left.shape[1] // groups, 1, 1)
+    geometry = (1, 1), (0, 0), (1, 1), False, (0, 0), groups
     _, for_kernels, _ = torch.ops.aten.convolution_backward(
-        _rows(right, rows), _rows(left, rows), kernels, None, *geometry, (False, True, False)
+        right, left, kernels, None, *geometry, (False, True, False)
     )
-    found: Tensor = for_kernels.view(edges, channels, -1)
-    return found.transpose(1, 2)
+    found: Tensor = for_kernels
+    return found
+
+
+def _convolves_lines(images: Tensor, out_channels: int) -> bool:
+    n, channels, h, w = images.shape
+    return (
+        _prefers_onednn(images, channels, out_channels)
+        and n * h * w % ROWS == 0
+        and images.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def _lines(images: Tensor) -> Tensor:
+    """(n, c, h, w) in channels_last memory as so many images of one line."""
+    n, channels, h, w = images.shape
+    count = n * h * w
+    return _as_lines(images, MANY_ROWS if count % MANY_ROWS == 0 else ROWS, count, channels)
+
+
+def _as_lines(pixels: Tensor, rows: int, count: int, depth: int) -> Tensor:
+    width = count // rows
+    return pixels.as_strided((rows, depth, 1, width), (width * depth, 1, width * depth, depth))
 
 
 def _are_dense(blocks: Tensor) -> bool:
@@ -163,8 +214,7 @@ def _are_dense(blocks: Tensor) -> bool:
 def _rows(blocks: Tensor, rows: int = ROWS) -> Tensor:
     """Images of one line (rows, e c, 1, pixels / rows)."""
     edges, count, channels = blocks.shape
-    width, depth = count // rows, edges * channels
-    return blocks.as_strided((rows, depth, 1, width), (width * depth, 1, width * depth, depth))
+    return _as_lines(blocks, rows, count, edges * channels)
 
 
 def _blocks(rows: Tensor, edges: int) -> Tensor:
