@@ -173,22 +173,28 @@ class _Fold(torch.autograd.Function):
             return None, *_differentiable_gradients(saved, ctx.batch, for_matrices, for_biases)
         if ctx.synchronised:
             for_matrices, for_biases = ranks.average([for_matrices, for_biases])
-        for_points, for_gates, curvature, slope = _gradients(
-            ctx.terms, points, gates, for_matrices.transpose(1, 2), for_biases
-        )
-        if len(curvature) > len(products):  # all convolutions share the pixels
-            curvature, slope = curvature.sum(0, keepdim=True), slope.sum(0, keepdim=True)
-        for_sums = torch.baddbmm(slope, curvature, ctx.terms.mean[:, :, None], alpha=-1).squeeze(2)
         count = ctx.batch.count
-        return None, for_points, for_gates, curvature / (-2 * count), for_sums / -count
+        for_points, for_gates, for_products, slope = _gradients(
+            ctx.terms, points, gates, for_matrices.transpose(1, 2), for_biases, count
+        )
+        if len(for_products) > len(products):  # all convolutions share the pixels
+            for_products, slope = for_products.sum(0, keepdim=True), slope.sum(0, keepdim=True)
+        mean = ctx.terms.mean[:, :, None]
+        for_sums = torch.baddbmm(slope, for_products, mean, beta=-1 / count, alpha=-2).squeeze(2)
+        return None, for_points, for_gates, for_products, for_sums
 
 
 def _gradients(
-    terms: _Terms, points: Tensor, gates: Tensor | None, for_matrices: Tensor, for_biases: Tensor
+    terms: _Terms,
+    points: Tensor,
+    gates: Tensor | None,
+    for_matrices: Tensor,
+    for_biases: Tensor,
+    count: int,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """Of points and gates, of the covariance and its transpose together, and of the mean (r, c, 1).
+    """Of points and gates, of the sums of products of `count` pixels, and of the mean (r, c, 1), without its
 
-    The last two without their minus.
+    minus.
     """
     for_gated = (for_matrices * points).sum(2).addcmul_(for_biases, terms.centre, value=-1)
     for_gates = None
@@ -200,8 +206,10 @@ def _gradients(
     for_points = torch.baddbmm(for_matrices * terms.gated[:, :, None], for_centre, mean, alpha=-1)
     for_points.addcmul_(twice_for_variance, terms.through, value=-1)
     transposed = points.transpose(1, 2)
-    curvature = torch.bmm(transposed, points * twice_for_variance)
-    return for_points, for_gates, curvature, torch.bmm(transposed, for_centre)
+    scaled = points * twice_for_variance
+    # with a beta of 0 what it is added to is not read
+    for_products = torch.baddbmm(terms.covariance, transposed, scaled, beta=0, alpha=-1 / (2 * count))
+    return for_points, for_gates, for_products, torch.bmm(transposed, for_centre)
 
 
 def _differentiable_gradients(

@@ -16,7 +16,7 @@ from nas_cli.layers.linear_mix import images_of_targets, mix_linearly
 from nas_cli.layers.operations import Pool, SeparableStack
 from nas_cli.layers.precision import outside_autocast
 from nas_cli.layers.share import Share
-from nas_cli.layers.shared_state import SharedState, is_linear, linear_values, push_edges
+from nas_cli.layers.shared_state import Outgoing, SharedState, is_linear, linear_values, push_edges
 from nas_cli.layers.statistics import Statistics
 from nas_cli.supernet import Gate
 
@@ -41,9 +41,13 @@ def push(
             values = _push_jointly(modules, forms, gates, joint, num_targets)
             for share, value in zip(shares[0][:: len(shares[0]) // num_targets], values, strict=True):
                 share.values.append(value)
-        for module, form, gate, arriving in zip(modules, forms, gates, shares, strict=True):
-            others = [k for k in range(len(module.candidates)) if k not in joint]
-            push_edges(form, module.groups(gate, arriving, others), len(arriving))
+        others = [k for k in range(len(modules[0].candidates)) if k not in joint]
+        push_edges(
+            [
+                Outgoing(form, module.groups(gate, arriving, others), len(arriving))
+                for module, form, gate, arriving in zip(modules, forms, gates, shares, strict=True)
+            ]
+        )
         return shares
 
 

@@ -45,7 +45,7 @@ class PartialState(SharedState):
             shares, joint = [Share() for _ in self.rows], Share()
             groups = self.groups(gate, shares, range(len(self.candidates)))
             stacks = [group for group in groups if isinstance(group.operations[0], SeparableStack)]
-            push_stacks(forms, stacks, joint)
+            push_stacks([(forms, stack) for stack in stacks], joint)
             for group in groups:
                 _push_jointly(forms, group, joint)
             images = total([joint])

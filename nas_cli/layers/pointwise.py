@@ -148,8 +148,8 @@ class Mix(torch.autograd.Function):
 
 
 def _contiguous(matrices: Sequence[Tensor]) -> Sequence[Tensor]:
-    """By one copy where they are of one size."""
-    return torch.stack(tuple(matrices)).unbind() if len({m.shape for m in matrices}) == 1 else matrices
+    """(c, o) each, of the same o: one copy for all."""
+    return torch.cat(tuple(matrices)).split([len(matrix) for matrix in matrices])
 
 
 def _parts(

@@ -58,11 +58,8 @@ class SharedState(PlainState):
     def forward(self, state: Tensor, gate: Gate, statistics: Statistics) -> list[Share]:
         with outside_autocast(state):
             shares = [Share() for _ in gate.active]
-            push_edges(
-                Forms.of(state, statistics),
-                self.groups(gate, shares, range(len(self.candidates))),
-                len(shares),
-            )
+            groups = self.groups(gate, shares, range(len(self.candidates)))
+            push_edges([Outgoing(Forms.of(state, statistics), groups, len(shares))])
             return shares
 
     def groups(self, gate: Gate, shares: list[Share], candidates: Iterable[int]) -> list[Group]:
@@ -77,11 +74,30 @@ class SharedState(PlainState):
         return groups
 
 
-def push_edges(forms: Forms, groups: Sequence[Group], num_edges: int) -> None:
-    push_stacks(forms, [group for group in groups if isinstance(group.operations[0], SeparableStack)])
-    push_linear(forms, [group for group in groups if is_linear(group.operations[0])], num_edges)
-    for group in groups:
-        push(forms, group)
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What runs on the edges, so many, that leave one state."""
+
+    forms: Forms
+    groups: list[Group]
+    num_edges: int
+
+    @property
+    def stacks(self) -> list[Group]:
+        return [group for group in self.groups if isinstance(group.operations[0], SeparableStack)]
+
+    @property
+    def linear(self) -> list[Group]:
+        return [group for group in self.groups if is_linear(group.operations[0])]
+
+
+def push_edges(states: Sequence[Outgoing]) -> None:
+    """Of states of one size: the batch normalisations of all their convolutions in one go."""
+    push_stacks([(state.forms, group) for state in states for group in state.stacks])
+    for state in states:
+        push_linear(state.forms, state.linear, state.num_edges)
+        for group in state.groups:
+            push(state.forms, group)
 
 
 def push(forms: Forms, group: Group) -> None:
@@ -97,19 +113,20 @@ def push(forms: Forms, group: Group) -> None:
             share.values.append(gate * module(forms.state))
 
 
-def push_stacks(forms: Forms, groups: Sequence[Group], joint: Share | None = None) -> None:
+def push_stacks(groups: Sequence[tuple[Forms, Group]], joint: Share | None = None) -> None:
     """Separable convolutions: all first stages, then all last ones, each batch normalised in one go.
 
-    With a joint share the edges' convolutions lie side by side, as many as `forms` has copies.
+    With a joint share the edges' convolutions lie side by side, as many as the forms have copies.
     """
-    stacks = [stack for group in groups for stack in _stacks(forms, group, joint)]
+    stacks = [stack for forms, group in groups for stack in _stacks(forms, group, joint)]
     if not stacks:
         return
+    statistics = groups[0][0].statistics
     finished = [
-        _last_stage([stack for stack in stacks if len(stack.stages) == depth], forms.statistics)
+        _last_stage([stack for stack in stacks if len(stack.stages) == depth], statistics)
         for depth in sorted({len(stack.stages) for stack in stacks})
     ]
-    _finish_stacks(finished, forms.statistics)
+    _finish_stacks(finished, statistics)
 
 
 @dataclass(frozen=True, slots=True)
