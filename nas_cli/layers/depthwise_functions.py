@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import overload
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +77,8 @@ class Convolve(torch.autograd.Function):
     def backward(ctx: _GeometryContext, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad[1], ctx.needs_input_grad[2]
-        return None, *gradients_of(ctx.geometry, Source(x), weight, gradient, wanted)
+        for_x, for_weight = gradients_of(ctx.geometry, Source(x), weight, gradient, wanted)
+        return None, for_x, *join_columns([for_weight])
 
 
 class InputGradient(torch.autograd.Function):
@@ -108,7 +110,8 @@ class WeightGradient(torch.autograd.Function):
     def forward(ctx: _GeometryContext, geometry: Geometry, x: Tensor, gradient: Tensor) -> Tensor:
         ctx.geometry = geometry
         ctx.save_for_backward(x, gradient)
-        return _weight_gradient(geometry, Source(x), gradient)
+        (for_weight,) = join_columns([_weight_gradient(geometry, Source(x), gradient)])
+        return for_weight
 
     @staticmethod
     def backward(ctx: _GeometryContext, weight: Tensor) -> tuple[Tensor | None, ...]:
@@ -133,12 +136,14 @@ def gradients_of(
     wanted: tuple[bool, bool],
     *,
     total: Tensor | None = None,
-) -> tuple[Tensor | None, Tensor | None]:
+) -> "tuple[Tensor | None, Tensor | Columns | None]":
     """Of images and weight, where they are wanted; differentiable where a graph is.
 
-    That of the images is added to the `total` of those before, in place where no graph is wanted.
+    That of the images is added to the `total` of those before, in place where no graph is wanted. That of
+    the weight is for `join_columns`.
     """
     x = source.images
+    for_weight: Tensor | Columns | None
     if torch.is_grad_enabled():
         for_x = InputGradient.apply(geometry, x, gradient, weight) if wanted[0] else None
         for_weight = WeightGradient.apply(geometry, x, gradient) if wanted[1] else None
@@ -152,6 +157,38 @@ def gradients_of(
     else:
         for_x, for_weight = _both_gradients(geometry, x, gradient, weight, wanted)
     return add_gradients(total, for_x), for_weight
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What a weight gradient (c, 1, 5, 5) is put together from.
+
+    The middle columns (c, 1, 5, 3); the outer ones, first and last of (2 c, 1, 5, 3), of the left and of
+    the right ones of paired pixels.
+    """
+
+    middle: Tensor
+    outer: Tensor
+
+
+@overload
+def join_columns(gradients: "Sequence[Tensor | Columns]") -> list[Tensor]: ...
+
+
+@overload
+def join_columns(gradients: "Sequence[Tensor | Columns | None]") -> list[Tensor | None]: ...
+
+
+def join_columns(gradients: "Sequence[Tensor | Columns | None]") -> "Sequence[Tensor | None]":
+    """Gradients of the weights of several edges, all that are in parts put together at once."""
+    parts = [gradient for gradient in gradients if isinstance(gradient, Columns)]
+    if not parts:
+        return [gradient for gradient in gradients if not isinstance(gradient, Columns)]
+    together = torch.cat([columns for part in parts for columns in (part.middle, part.outer)])
+    middle, outer = together.unflatten(0, (len(parts), 3, -1)).split([1, 2], dim=1)
+    outer = outer.sum(1, keepdim=True)
+    joined = iter(torch.cat([outer[..., :1], middle, outer[..., 2:]], dim=5).squeeze(1).unbind())
+    return [next(joined) if isinstance(gradient, Columns) else gradient for gradient in gradients]
 
 
 def add_gradients(total: Tensor | None, part: Tensor | None) -> Tensor | None:
@@ -203,7 +240,7 @@ def _input_gradient(geometry: Geometry, x: Tensor, gradient: Tensor, weight: Ten
     return for_x
 
 
-def _weight_gradient(geometry: Geometry, source: Source, gradient: Tensor) -> Tensor:
+def _weight_gradient(geometry: Geometry, source: Source, gradient: Tensor) -> Tensor | Columns:
     x, kernel = source.images, geometry.kernel
     if not _is_slow(geometry, x):
         weight = x.new_empty(x.shape[1], 1, kernel, kernel)
@@ -219,32 +256,26 @@ def _weight_gradient_by_phases(phases: Sequence[Tensor], gradient: Tensor, kerne
     """A tap of the kernel meets pixels of one phase, where all taps are those of a smaller kernel."""
     reach = (kernel // 2 + 1) // 2
     smaller = Geometry(2 * reach + 1, 1, reach, 1)
-    found = torch.stack([_weight_gradient(smaller, Source(phase), gradient) for phase in phases])
-    offsets = torch.arange(kernel) - kernel // 2
-    phase, place = offsets % 2, offsets.div(2, rounding_mode="floor") + reach
-    taps = found.view(2, 2, -1, smaller.kernel, smaller.kernel)
-    chosen = taps[phase[:, None], phase, :, place[:, None], place]  # (kernel, kernel, channels)
-    return chosen.permute(2, 0, 1).unsqueeze(1)
+    found = torch.stack(
+        join_columns([_weight_gradient(smaller, Source(phase), gradient) for phase in phases])
+    )
+    taps = found.view(2, 2, -1, smaller.kernel, smaller.kernel).permute(2, 3, 0, 4, 1)
+    in_order = taps.reshape(-1, 1, 2 * smaller.kernel, 2 * smaller.kernel)
+    start = 2 * reach - kernel // 2
+    return in_order[:, :, start : start + kernel, start : start + kernel]
 
 
-def _wide_weight_gradient(x: Tensor, gradient: Tensor, kernel: int) -> Tensor:
+def _wide_weight_gradient(x: Tensor, gradient: Tensor, kernel: int) -> Tensor | Columns:
     if kernel == 5 and x.shape[3] % 2 == 0 and x.shape[3] >= NARROWEST_PAIRED:
-        return _five_columns(x, gradient)
+        return Columns(_three_columns(x, gradient), _three_columns(_paired(x), _paired(gradient)))
     widths = COLUMNS[kernel]
     parts = zip(_starts(widths), widths, strict=True)
     columns = [_columns(_pad(x, kernel, start, width), gradient, kernel, width) for start, width in parts]
     return torch.cat(columns, dim=3)
 
 
-def _five_columns(x: Tensor, gradient: Tensor) -> Tensor:
-    """The middle three columns by themselves; the outer two are neighbours where pixels are paired."""
-    middle = _three_columns(x, gradient)
-    outer = _three_columns(_paired(x), _paired(gradient)).unflatten(0, (2, -1)).sum(0)
-    return torch.cat([outer[..., :1], middle, outer[..., 2:]], dim=3)
-
-
 def _paired(images: Tensor) -> Tensor:
-    """Two pixels side by side as one of twice the channels, which turns a step of two pixels into one."""
+    """Two pixels side by side as one of twice the channels, which makes the outer columns neighbours."""
     n, c, h, w = images.shape
     images = images.contiguous(memory_format=torch.channels_last)
     return images.as_strided((n, 2 * c, h, w // 2), (h * w * c, 1, w * c, 2 * c))

@@ -7,7 +7,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from nas_cli.layers.depthwise_functions import Geometry, Source, convolve, gradients_of
+from nas_cli.layers.depthwise_functions import (
+    Columns,
+    Geometry,
+    Source,
+    convolve,
+    gradients_of,
+    join_columns,
+)
 from nas_cli.layers.pointwise import Context
 
 Part = TypeVar("Part")
@@ -56,7 +63,7 @@ class ConvolveApart(torch.autograd.Function):
         need_images, need_weights = _parts(ctx.needs_input_grad[1:], ctx.reading)
         gradients = images_of_blocks(gradient, ctx.size).unbind()
         for_images: list[Tensor | None] = [None] * len(images)
-        for_weights: list[Tensor | None] = []
+        for_weights: list[Tensor | Columns | None] = []
         sources = [Source(batch) for batch in images]
         for edge, source in enumerate(ctx.reading.sources):
             wanted = need_images[source], need_weights[edge]
@@ -69,7 +76,7 @@ class ConvolveApart(torch.autograd.Function):
                 total=for_images[source],
             )
             for_weights.append(for_weight)
-        return None, *for_images, *for_weights
+        return None, *for_images, *join_columns(for_weights)
 
 
 class _BlockContext(Context):
@@ -106,7 +113,7 @@ class ConvolveBlocks(torch.autograd.Function):
             )
             for_images += [] if for_edge is None else [for_edge]
             for_weights.append(for_weight)
-        return None, None, blocks_of(for_images) if for_images else None, *for_weights
+        return None, None, blocks_of(for_images) if for_images else None, *join_columns(for_weights)
 
 
 def _parts(tensors: Sequence[Part], reading: Reading) -> tuple[Sequence[Part], Sequence[Part]]:

@@ -92,35 +92,42 @@ def _gated(scale: Tensor, gates: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Terms:
-    """What the folded convolutions are made of: mean (e, c) and covariance (e, c, c) of the pixels, and
+    """What the folded convolutions are made of: sums (e, c) and covariance (e, c, c) of `count` pixels, and
 
     points @ covariance (r, o, c), mean and variance (r, o) of the outputs, their scale without and with gate.
     """
 
-    mean: Tensor
+    sums: Tensor
     covariance: Tensor
     through: Tensor
     centre: Tensor
     variance: Tensor
     scale: Tensor
     gated: Tensor
+    count: int
 
     @staticmethod
     def of(moments: Moments, points: Tensor, gates: Tensor | None, eps: float) -> "_Terms":
         rows, count = len(points), moments.count
-        grams, mean = moments.products, moments.sums / count
+        products, sums = moments.products, moments.sums
         if is_synchronised():
-            mean, grams = ranks.average([mean, grams])
-        covariance = torch.baddbmm(grams, mean[:, :, None], mean[:, None, :], beta=1 / count, alpha=-1)
+            sums, products = ranks.average([sums, products])
+        column, row = sums[:, :, None], sums[:, None, :]
+        covariance = torch.baddbmm(products, column, row, beta=1 / count, alpha=-1 / count**2)
         through = torch.bmm(points, covariance.expand(rows, -1, -1))
-        centre = torch.bmm(points, mean.expand(rows, -1)[:, :, None]).squeeze(2)
+        centre = _product(points, column.expand(rows, -1, -1), 1 / count).squeeze(2)
         variance = (through * points).sum(2).clamp_min(0)
         scale = (variance + eps).rsqrt()
-        return _Terms(mean, covariance, through, centre, variance, scale, _gated(scale, gates))
+        return _Terms(sums, covariance, through, centre, variance, scale, _gated(scale, gates), count)
 
     def folded(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """The matrices (r, c, o) and biases (r, o)."""
         return (points * self.gated[:, :, None]).transpose(1, 2), -self.centre * self.gated
+
+
+def _product(left: Tensor, right: Tensor, factor: float) -> Tensor:
+    """factor * left @ right; what baddbmm is given to add to is not read where its beta is 0."""
+    return torch.baddbmm(left[:, :1, :1], left, right, beta=0, alpha=factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +165,8 @@ class _Fold(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.synchronised = is_synchronised()  # a backward pass may be in another thread
         seen = batch.count * (ranks.size() if ctx.synchronised else 1)
-        unbiased = ctx.terms.variance * (seen / max(seen - 1, 1))
+        variance = ctx.terms.variance
+        unbiased = torch.add(variance, variance, alpha=1 / (seen - 1)) if seen > 1 else variance.clone()
         ctx.mark_non_differentiable(ctx.terms.centre, unbiased)
         return *ctx.terms.folded(points), ctx.terms.centre, unbiased
 
@@ -173,14 +181,13 @@ class _Fold(torch.autograd.Function):
             return None, *_differentiable_gradients(saved, ctx.batch, for_matrices, for_biases)
         if ctx.synchronised:
             for_matrices, for_biases = ranks.average([for_matrices, for_biases])
-        count = ctx.batch.count
         for_points, for_gates, for_products, slope = _gradients(
-            ctx.terms, points, gates, for_matrices.transpose(1, 2), for_biases, count
+            ctx.terms, points, gates, for_matrices.transpose(1, 2), for_biases
         )
         if len(for_products) > len(products):  # all convolutions share the pixels
             for_products, slope = for_products.sum(0, keepdim=True), slope.sum(0, keepdim=True)
-        mean = ctx.terms.mean[:, :, None]
-        for_sums = torch.baddbmm(slope, for_products, mean, beta=-1 / count, alpha=-2).squeeze(2)
+        count, sums = ctx.batch.count, ctx.terms.sums[:, :, None]
+        for_sums = slope.baddbmm_(for_products, sums, beta=-1 / count, alpha=-2 / count).squeeze(2)
         return None, for_points, for_gates, for_products, for_sums
 
 
@@ -190,25 +197,20 @@ def _gradients(
     gates: Tensor | None,
     for_matrices: Tensor,
     for_biases: Tensor,
-    count: int,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """Of points and gates, of the sums of products of `count` pixels, and of the mean (r, c, 1), without its
-
-    minus.
-    """
+    """Of points and gates, of the pixels' products, and of the mean (r, c, 1), without its minus."""
     for_gated = (for_matrices * points).sum(2).addcmul_(for_biases, terms.centre, value=-1)
     for_gates = None
     if gates is not None:
         for_gates = (for_gated * terms.scale).view(len(gates), -1).sum(1)
     twice_for_variance = (_gated(for_gated, gates) * terms.scale.pow(3))[:, :, None]
     for_centre = (for_biases * terms.gated)[:, :, None]
-    mean = terms.mean.expand(len(points), -1)[:, None, :]
-    for_points = torch.baddbmm(for_matrices * terms.gated[:, :, None], for_centre, mean, alpha=-1)
+    sums = terms.sums.expand(len(points), -1)[:, None, :]
+    for_points = for_matrices * terms.gated[:, :, None]
+    for_points.addcmul_(for_centre, sums, value=-1 / terms.count)
     for_points.addcmul_(twice_for_variance, terms.through, value=-1)
     transposed = points.transpose(1, 2)
-    scaled = points * twice_for_variance
-    # with a beta of 0 what it is added to is not read
-    for_products = torch.baddbmm(terms.covariance, transposed, scaled, beta=0, alpha=-1 / (2 * count))
+    for_products = _product(transposed, points * twice_for_variance, -1 / (2 * terms.count))
     return for_points, for_gates, for_products, torch.bmm(transposed, for_centre)
 
 

@@ -83,7 +83,8 @@ def _push_jointly(
     linear = [k for k in candidates if is_linear(modules[0].operation(0, k))]
     total = None
     if linear:
-        mixing = torch.stack([columns[k].sum(2) for k in linear], 2).flatten(1)
+        per_source = weights.sum(2).unbind(2)
+        mixing = torch.stack([per_source[k] for k in linear], 2).flatten(1)
         total = mix_linearly(mixing, _linear_images(modules, forms, linear))
     stacks = [(_on_all_edges(modules, k, edges), columns[k].flatten()) for k in candidates if k not in linear]
     if stacks:

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from nas_cli.layers.depthwise import depthwise_conv2d
-from nas_cli.layers.depthwise_functions import Geometry, Source, add_gradients, convolve, gradients_of
+from nas_cli.layers.depthwise_functions import (
+    Columns,
+    Geometry,
+    Source,
+    add_gradients,
+    convolve,
+    gradients_of,
+    join_columns,
+)
 from nas_cli.layers.moments import (
     GradientOfImages,
     Moments,
@@ -118,7 +126,7 @@ class _Convolve(torch.autograd.Function):
         sources = [Source(batch) for batch in images]
         arriving = _arriving(gradients, batches)
         for_images: list[Tensor | None] = [None] * len(images)
-        for_weights: list[Tensor | None] = [None] * edges
+        for_weights: list[Tensor | Columns | None] = [None] * edges
         for edge, source in enumerate(plan.sources):
             gradient = arriving.of(edge)
             if gradient is not None:
@@ -130,7 +138,7 @@ class _Convolve(torch.autograd.Function):
                     (need_images[source], need_weights[edge]),
                     total=for_images[source],
                 )
-        return None, *for_images, *for_weights
+        return None, *for_images, *join_columns(for_weights)
 
 
 class _RectifyAndConvolve(torch.autograd.Function):
@@ -187,7 +195,13 @@ class _RectifyAndConvolve(torch.autograd.Function):
             for_biases.append(for_bias)
             for_images.append(for_batch)
             for_weights.append(for_weight)
-        return None, torch.stack(for_matrices), torch.stack(for_biases).sum(1), *for_images, *for_weights
+        return (
+            None,
+            torch.stack(for_matrices),
+            torch.stack(for_biases).sum(1),
+            *for_images,
+            *join_columns(for_weights),
+        )
 
 
 @dataclass(frozen=True, slots=True)

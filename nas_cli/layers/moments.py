@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from nas_cli.layers.blocks import inner_products_and_sums
-from nas_cli.layers.pointwise import Context, add_times, pixels
+from nas_cli.layers.pointwise import Context, add_times
 from nas_cli.layers.products import add_product, inner_products_of_images, partial_sums, product
 
 
@@ -69,7 +69,7 @@ class MomentsGradient:
         return MomentsGradient(for_products + for_products.transpose(1, 2), for_sums)
 
     def of_images(self) -> "list[GradientOfImages]":
-        """Of each block, which is images. The curvature is symmetric, its transpose laid out as kernels are."""
+        """Of each block, which is images. The curvature is symmetric: transposed it lies as kernels do."""
         parts = zip(self.curvature.transpose(1, 2).unbind(), self.slope.unbind(), strict=True)
         return [GradientOfImages(*part) for part in parts]
 
@@ -123,14 +123,19 @@ class _Measure(torch.autograd.Function):
         *handed_on, for_products, for_sums = gradients
         if for_products is None or for_sums is None:
             return tuple(handed_on)
-        of_moments = MomentsGradient.of(for_products, for_sums)
-        parts = of_moments.of_images() if _are_images(groups) else of_moments.of_blocks(len(groups[0]))
+        parts = _by_group(MomentsGradient.of(for_products, for_sums), groups)
         return tuple(
             part.add_to(gradient, group) if needed else None
             for part, gradient, group, needed in zip(
                 parts, handed_on, groups, ctx.needs_input_grad, strict=True
             )
         )
+
+
+def _by_group(
+    gradient: MomentsGradient, groups: Sequence[Tensor]
+) -> Sequence[GradientOfImages | GradientOfBlocks]:
+    return gradient.of_images() if _are_images(groups) else gradient.of_blocks(len(groups[0]))
 
 
 def _are_images(groups: Sequence[Tensor]) -> bool:

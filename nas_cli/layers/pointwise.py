@@ -149,7 +149,8 @@ class Mix(torch.autograd.Function):
 
 def _contiguous(matrices: Sequence[Tensor]) -> Sequence[Tensor]:
     """(c, o) each, of the same o: one copy for all."""
-    return torch.cat(tuple(matrices)).split([len(matrix) for matrix in matrices])
+    copies: Sequence[Tensor] = torch.cat(tuple(matrices)).split([len(matrix) for matrix in matrices])
+    return copies
 
 
 def _parts(

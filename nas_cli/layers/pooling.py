@@ -1,5 +1,8 @@
 """Pooling as the fast form computes it."""
 
+from functools import cache
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,6 +21,13 @@ def pooled(layer: nn.Module, images: Tensor) -> Tensor:
     stride = layer.stride
     assert isinstance(stride, int)
     _, channels, height, width = images.shape
-    counts = F.avg_pool2d(images.new_ones(1, 1, height, width), 3, stride, 1, divisor_override=1)
     ones = images.new_ones(channels, 1, 3, 3)
-    return depthwise_conv2d(images, ones, stride=stride, padding=1, dilation=1) / counts
+    sums = depthwise_conv2d(images, ones, stride=stride, padding=1, dilation=1)
+    return sums / _pixels_seen(height, width, stride, images.dtype)
+
+
+@cache
+def _pixels_seen(height: int, width: int, stride: int, dtype: torch.dtype) -> Tensor:
+    """How many of 3 x 3 pixels around each, or every second one, are within images of this size."""
+    with torch.inference_mode(False):
+        return F.avg_pool2d(torch.ones(1, 1, height, width, dtype=dtype), 3, stride, 1, divisor_override=1)
