@@ -114,12 +114,14 @@ def rectified_gradient(gradient: Tensor, result: Tensor) -> Tensor:
 class Mix(torch.autograd.Function):
     """bias + sum of values + sum of images @ matrix: a node, from everything that arrives there.
 
-    Arguments: how many values, how many products, the bias (o), the values (n, o, h, w), the images
+    Arguments: how many values, how many products, the bias (o) or None, the values (n, o, h, w), the images
     (n, c, h, w), their matrices (c, o).
     """
 
     @staticmethod
-    def forward(ctx: Context, num_values: int, num_images: int, bias: Tensor, *tensors: Tensor) -> Tensor:
+    def forward(
+        ctx: Context, num_values: int, num_images: int, bias: Tensor | None, *tensors: Tensor
+    ) -> Tensor:
         values, images, matrices = _parts(tensors, num_values, num_images)
         ctx.num_values, ctx.num_images = num_values, num_images
         ctx.save_for_backward(*images, *matrices)

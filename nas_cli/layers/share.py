@@ -55,10 +55,10 @@ def _total_of_seen(shares: Sequence[Share]) -> Tensor | None:
         return _mix(bias, values, whole)
     if not whole:
         return sum(values, merge_phases(_mix(bias, [], split)))
-    return _mix(bias, [*values, merge_phases(_mix(torch.zeros_like(bias), [], split))], whole)
+    return _mix(bias, [*values, merge_phases(_mix(None, [], split))], whole)
 
 
-def _mix(bias: Tensor, values: list[Tensor], products: list[Product]) -> Tensor:
+def _mix(bias: Tensor | None, values: list[Tensor], products: list[Product]) -> Tensor:
     images = [product.images for product in products]
     matrices = [product.matrix for product in products]
     mixed: Tensor = Mix.apply(len(values), len(products), bias, *values, *images, *matrices)
