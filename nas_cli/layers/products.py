@@ -118,8 +118,9 @@ def partial_sums(images: Tensor) -> Tensor:
 
     What is left to add up is so little that the images of several edges are better added up together.
     """
-    n, channels, h, w = images.shape
-    parts = PARTS if images.device.type == "cpu" and n * h * w >= MANY and n % PARTS == 0 else 1
+    channels = images.shape[1]
+    count = images.numel() // channels
+    parts = PARTS if images.device.type == "cpu" and count >= MANY and count % PARTS == 0 else 1
     return images.permute(0, 2, 3, 1).reshape(parts, -1, channels).sum(1)
 
 

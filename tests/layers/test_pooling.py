@@ -28,3 +28,14 @@ def test_of_ones_every_average_is_one() -> None:
 def test_a_maximum_is_the_layers_own() -> None:
     images = torch.arange(9.0).view(1, 1, 3, 3)
     assert pooled(nn.MaxPool2d(3, 1, padding=1), images).flatten().tolist() == [4, 5, 5, 7, 8, 8, 7, 8, 8]
+
+
+def test_a_size_that_was_evaluated_first_can_be_trained() -> None:
+    layer = nn.AvgPool2d(3, 1, padding=1, count_include_pad=False)
+    images = torch.ones(1, 2, 3, 11, dtype=torch.float64)
+    with torch.inference_mode():
+        pooled(layer, images)
+    images.requires_grad_()
+    pooled(layer, images).sum().backward()
+    assert images.grad is not None
+    assert images.grad[0, 0, 1, 5].item() == pytest.approx(3 / 6 + 3 / 9 + 3 / 6)

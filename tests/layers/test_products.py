@@ -13,6 +13,8 @@ from nas_cli.layers.products import (
     channel_sums,
     inner_products,
     inner_products_and_sums,
+    inner_products_of_images,
+    partial_sums,
     product,
     stacked_product,
 )
@@ -39,10 +41,13 @@ def test_a_convolution_is_added_in_place(layout: torch.memory_format, dtype: tor
         (torch.arange(2.0 * 16 * 3 * 3, dtype=dtype) % 5).view(2, 16, 3, 3).contiguous(memory_format=layout)
     )
     total = torch.ones(2, 16, 3, 3, dtype=dtype).contiguous(memory_format=layout)
-    sums = add_convolution(total, images, torch.ones(16, 1, 3, 3, dtype=dtype), padding=1, groups=16)
+    kernels, bias = torch.ones(16, 1, 3, 3, dtype=dtype), torch.full((16,), 3.0, dtype=dtype)
+    sums = add_convolution(total, images, kernels, bias, padding=1, groups=16)
     assert sums is total
-    assert total[:, :, 1, 1].equal(1 + images.sum((2, 3)))
-    assert total[:, :, 0, 2].equal(1 + images[:, :, :2, 1:].sum((2, 3)))
+    assert total[:, :, 1, 1].equal(4 + images.sum((2, 3)))
+    assert total[:, :, 0, 2].equal(4 + images[:, :, :2, 1:].sum((2, 3)))
+    add_convolution(total, images, kernels, padding=1, groups=16)
+    assert total[:, :, 1, 1].equal(4 + 2 * images.sum((2, 3)))
 
 
 @pytest.mark.usefixtures("threads")
@@ -74,3 +79,24 @@ def test_both_libraries_compute_the_same_in_both_layouts(
         found, sums = inner_products_and_sums(blocks, blocks)
     assert sums.equal(pixels.sum().expand(edges, 16))
     assert found.equal((pixels * pixels).sum().expand(edges, 16, 16))
+
+
+@pytest.mark.parametrize("amd", [True, False], ids=["onednn", "mkl"])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=str)
+def test_images_have_the_inner_products_and_sums_of_their_pixels(
+    monkeypatch: pytest.MonkeyPatch, amd: bool, layout: torch.memory_format
+) -> None:
+    monkeypatch.setattr(products, "is_amd", lambda: amd)
+    counting = (torch.arange(2.0 * 16 * 64) % 3).view(2, 16, 8, 8).contiguous(memory_format=layout)
+    marked = torch.zeros(2, 32, 8, 8).contiguous(memory_format=layout)
+    marked[1, 5, 2, 3] = 2.0
+    expected = torch.zeros(16, 32)
+    expected[:, 5] = 2 * counting[1, :, 2, 3]
+    with torch.no_grad():
+        assert inner_products_of_images(counting, marked).equal(expected)
+        assert partial_sums(counting).tolist() == [counting.sum((0, 2, 3)).tolist()]
+
+
+def test_many_pixels_are_summed_in_parts() -> None:
+    images = torch.ones(MANY // 64, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    assert partial_sums(images).tolist() == [[512.0] * 3] * 32
