@@ -169,7 +169,7 @@ class _RectifyAndConvolve(torch.autograd.Function):
         edges = len(ctx.plan.sources)
         matrices, *saved = ctx.saved_tensors
         images, weights, rectified, batches = (saved[k * edges : (k + 1) * edges] for k in range(4))
-        transposed = matrices.contiguous().transpose(1, 2).unbind()
+        transposed = matrices.transpose(1, 2).unbind()
         need_images, need_weights = _split_off(ctx.needs_input_grad[3:], edges)
         arriving = _arriving(gradients[edges:], batches)
         for_matrices, for_biases, for_images, for_weights = [], [], [], []

@@ -7,19 +7,18 @@ Where no graph of the backward pass is wanted, gradients that arrive are overwri
 SharedState alone: what arrives was made for this one use, by Mix or a depthwise convolution.
 """
 
-from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from nas_cli.layers.products import (
     add_convolution,
     channel_sums,
-    convolves,
     inner_products_of_images,
+    linear,
+    multiplies,
     partial_sums,
 )
 
@@ -48,9 +47,9 @@ def images_of(flat: Tensor, like: Tensor) -> Tensor:
 
 def times(images: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     """images (n, c, h, w) @ matrix (c, o) + bias (o)."""
-    if convolves(images, matrix.shape[1]):
-        return F.conv2d(images, _kernels(matrix), bias)
     flat = pixels(images)
+    if multiplies(images, matrix.shape[1]):
+        return images_of(linear(flat, matrix, bias), images)
     return images_of(flat.mm(matrix) if bias is None else torch.addmm(bias, flat, matrix), images)
 
 
@@ -71,7 +70,7 @@ def add_times(total: Tensor | None, images: Tensor, matrix: Tensor, bias: Tensor
     if torch.is_grad_enabled():
         return total + times(images, matrix, bias)
     total = total.contiguous(memory_format=torch.channels_last)
-    if convolves(images, matrix.shape[1]):
+    if multiplies(images, matrix.shape[1]):
         return add_convolution(total, images, _kernels(matrix), bias)
     summed = pixels(total).addmm_(pixels(images), matrix)
     if bias is not None:
@@ -139,7 +138,7 @@ class Mix(torch.autograd.Function):
         _, need_images, need_matrices = _parts(ctx.needs_input_grad[3:], ctx.num_values, ctx.num_images)
         for_images = [
             times(gradient, matrix.t()) if needed else None
-            for matrix, needed in zip(_contiguous(matrices), need_images, strict=True)
+            for matrix, needed in zip(matrices, need_images, strict=True)
         ]
         for_matrices = [
             _inner_product(batch, gradient) if needed else None
@@ -147,12 +146,6 @@ class Mix(torch.autograd.Function):
         ]
         for_bias = channel_sums(pixels(gradient)) if ctx.needs_input_grad[2] else None
         return None, None, for_bias, *(gradient,) * ctx.num_values, *for_images, *for_matrices
-
-
-def _contiguous(matrices: Sequence[Tensor]) -> Sequence[Tensor]:
-    """(c, o) each, of the same o: one copy for all."""
-    copies: Sequence[Tensor] = torch.cat(tuple(matrices)).split([len(matrix) for matrix in matrices])
-    return copies
 
 
 def _parts(

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from nas_cli.run.environment import is_amd
 
-ROWS, FEWEST, VECTOR = 64, 16, 16
-"""oneDNN is given pixels of blocks in so many rows, images from so many on, and channels by the vector."""
+ROWS, VECTOR = 64, 16
+"""oneDNN is given pixels of blocks in so many rows, and channels by the vector."""
 MANY_ROWS = 256
 """Rows for the inner products of one block."""
 PARTS, MANY = 32, 1 << 14
@@ -136,13 +136,20 @@ def lie_side_by_side(blocks: Tensor) -> bool:
     return blocks.stride(0) < blocks.stride(1)
 
 
-def convolves(images: Tensor, out_channels: int) -> bool:
-    """Whether oneDNN multiplies images (n, c, h, w) with a matrix (c, o): of a few torch gives it none."""
-    return (
-        _prefers_onednn(images, images.shape[1], out_channels)
-        and len(images) >= FEWEST
-        and images.is_contiguous(memory_format=torch.channels_last)
+def multiplies(images: Tensor, out_channels: int) -> bool:
+    """Whether oneDNN multiplies images (n, c, h, w) with a matrix (c, o)."""
+    return _prefers_onednn(images, images.shape[1], out_channels) and images.is_contiguous(
+        memory_format=torch.channels_last
     )
+
+
+def linear(pixels: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    """Pixels (p, c) @ matrix (c, o) + bias (o) by oneDNN, in less time than its 1x1 convolution takes.
+
+    It could rectify too, but makes zeros of what is not a number.
+    """
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(pixels, matrix.t(), bias, "none", [], "")
+    return result
 
 
 def convolves_blocks(blocks: Tensor, out_channels: int) -> bool:
@@ -159,6 +166,7 @@ def _prefers_onednn(tensor: Tensor, channels: int, out_channels: int) -> bool:
         and out_channels % VECTOR == 0
         and not torch.is_grad_enabled()
         and is_amd()
+        and torch.backends.mkldnn.is_available()
     )
 
 
@@ -186,12 +194,8 @@ def _gradient_of_kernels(left: Tensor, right: Tensor, groups: int) -> Tensor:
 
 
 def _convolves_lines(images: Tensor, out_channels: int) -> bool:
-    n, channels, h, w = images.shape
-    return (
-        _prefers_onednn(images, channels, out_channels)
-        and n * h * w % ROWS == 0
-        and images.is_contiguous(memory_format=torch.channels_last)
-    )
+    n, _, h, w = images.shape
+    return n * h * w % ROWS == 0 and multiplies(images, out_channels)
 
 
 def _lines(images: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from nas_cli.layers.products import (
     inner_products,
     inner_products_and_sums,
     inner_products_of_images,
+    linear,
     partial_sums,
     product,
     stacked_product,
@@ -48,6 +49,18 @@ def test_a_convolution_is_added_in_place(layout: torch.memory_format, dtype: tor
     assert total[:, :, 0, 2].equal(4 + images[:, :, :2, 1:].sum((2, 3)))
     add_convolution(total, images, kernels, padding=1, groups=16)
     assert total[:, :, 1, 1].equal(4 + 2 * images.sum((2, 3)))
+
+
+@pytest.mark.parametrize("transposed", [True, False], ids=["transposed", "contiguous"])
+def test_onednn_multiplies_pixels(transposed: bool) -> None:
+    pixels = (torch.arange(64.0 * 16) % 7).view(64, 16)
+    matrix = torch.zeros(16, 32)
+    matrix[3, 5], matrix[4, 5], matrix[7, 31] = 1.0, 2.0, -1.0
+    matrix = matrix.t().contiguous().t() if transposed else matrix
+    expected = torch.zeros(64, 32)
+    expected[:, 5], expected[:, 31] = pixels[:, 3] + 2 * pixels[:, 4], -pixels[:, 7]
+    assert linear(pixels, matrix, None).equal(expected)
+    assert linear(pixels, matrix, torch.full((32,), 3.0)).equal(expected + 3)
 
 
 @pytest.mark.usefixtures("threads")
