@@ -58,6 +58,18 @@ class Source:
         return split_phases(self.images).chunk(4)
 
 
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What a weight gradient (c, 1, 5, 5) is put together from.
+
+    The middle columns (c, 1, 5, 3); the outer ones, first and last of (2 c, 1, 5, 3), of the left and of
+    the right ones of paired pixels.
+    """
+
+    middle: Tensor
+    outer: Tensor
+
+
 class _GeometryContext(FunctionCtx):
     saved_tensors: tuple[Tensor, ...]
     needs_input_grad: tuple[bool, ...]
@@ -136,7 +148,7 @@ def gradients_of(
     wanted: tuple[bool, bool],
     *,
     total: Tensor | None = None,
-) -> "tuple[Tensor | None, Tensor | Columns | None]":
+) -> tuple[Tensor | None, Tensor | Columns | None]:
     """Of images and weight, where they are wanted; differentiable where a graph is.
 
     That of the images is added to the `total` of those before, in place where no graph is wanted. That of
@@ -159,27 +171,15 @@ def gradients_of(
     return add_gradients(total, for_x), for_weight
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """What a weight gradient (c, 1, 5, 5) is put together from.
-
-    The middle columns (c, 1, 5, 3); the outer ones, first and last of (2 c, 1, 5, 3), of the left and of
-    the right ones of paired pixels.
-    """
-
-    middle: Tensor
-    outer: Tensor
+@overload
+def join_columns(gradients: Sequence[Tensor | Columns]) -> list[Tensor]: ...
 
 
 @overload
-def join_columns(gradients: "Sequence[Tensor | Columns]") -> list[Tensor]: ...
+def join_columns(gradients: Sequence[Tensor | Columns | None]) -> list[Tensor | None]: ...
 
 
-@overload
-def join_columns(gradients: "Sequence[Tensor | Columns | None]") -> list[Tensor | None]: ...
-
-
-def join_columns(gradients: "Sequence[Tensor | Columns | None]") -> "Sequence[Tensor | None]":
+def join_columns(gradients: Sequence[Tensor | Columns | None]) -> Sequence[Tensor | None]:
     """Gradients of the weights of several edges, all that are in parts put together at once."""
     parts = [gradient for gradient in gradients if isinstance(gradient, Columns)]
     if not parts:

@@ -166,7 +166,7 @@ class _Fold(torch.autograd.Function):
         ctx.synchronised = is_synchronised()  # a backward pass may be in another thread
         seen = batch.count * (ranks.size() if ctx.synchronised else 1)
         variance = ctx.terms.variance
-        unbiased = torch.add(variance, variance, alpha=1 / (seen - 1)) if seen > 1 else variance.clone()
+        unbiased = torch.add(variance, variance, alpha=1 / max(seen - 1, 1))
         ctx.mark_non_differentiable(ctx.terms.centre, unbiased)
         return *ctx.terms.folded(points), ctx.terms.centre, unbiased
 
@@ -192,11 +192,7 @@ class _Fold(torch.autograd.Function):
 
 
 def _gradients(
-    terms: _Terms,
-    points: Tensor,
-    gates: Tensor | None,
-    for_matrices: Tensor,
-    for_biases: Tensor,
+    terms: _Terms, points: Tensor, gates: Tensor | None, for_matrices: Tensor, for_biases: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """Of points and gates, of the pixels' products, and of the mean (r, c, 1), without its minus."""
     for_gated = (for_matrices * points).sum(2).addcmul_(for_biases, terms.centre, value=-1)

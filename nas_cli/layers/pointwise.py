@@ -54,9 +54,9 @@ def times(images: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _kernels(matrix: Tensor) -> Tensor:
-    """(c, o) as those of a 1x1 convolution (o, c, 1, 1); of a matrix whose transpose is contiguous as they
+    """(c, o) as those of a 1x1 convolution (o, c, 1, 1).
 
-    are wanted, of any other torch makes a copy.
+    Those of a matrix that is a contiguous one's transpose lie as oneDNN wants them; others are copied there.
     """
     channels, out_channels = matrix.shape
     stride, out_stride = matrix.stride()

@@ -1,8 +1,9 @@
 """Products of many pixels with small matrices, the arithmetic of 1x1 convolutions, without a graph.
 
-Pixels are blocks (e, pixels, c), stacked or side by side: see `blocks.py`. A processor has two libraries for
-them: MKL, which is torch's for products, and oneDNN, its for convolutions. On Intel's processors MKL is the
-quicker. On AMD's oneDNN is, by half of the time where blocks lie side by side (`benchmarks/products.py`).
+Pixels are images (n, c, h, w), or blocks (e, pixels, c), stacked or side by side: see `blocks.py`. A
+processor has two libraries for them: MKL, which is torch's for products, and oneDNN, its for convolutions. On
+Intel's processors MKL is the quicker. On AMD's oneDNN is, by half of the time where blocks lie side by side
+(`benchmarks/products.py`).
 """
 
 import torch
