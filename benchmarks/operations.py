@@ -42,22 +42,28 @@ BOOKKEEPING = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Operations:
-    """`dispatched`: what torch dispatches, below autograd; `views`: how many of them are views of memory.
+class Leaves:
+    """The profiler's events of torch's library that have none below them, and those of them that compute.
 
-    `leaves`: the profiler's events of torch's library that have none below them, `computing` those of them
-    that compute. Views count double there, a convolution asks for memory several times.
+    Views count double among all, and a convolution, which asks for memory several times, is no leaf.
     """
+
+    all: int
+    computing: int
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """`dispatched`: what torch dispatches, below autograd; `views`: how many of them are views of memory."""
 
     dispatched: int
     views: int
-    leaves: int
-    computing: int
+    leaves: Leaves
 
     def __str__(self) -> str:
         return (
             f"{self.dispatched} dispatched, {self.dispatched - self.views} without views; "
-            f"profiler: {self.leaves} leaves, {self.computing} of them compute"
+            f"profiler: {self.leaves.all} leaves, {self.leaves.computing} of them compute"
         )
 
 
@@ -65,16 +71,19 @@ def count_operations(run: Callable[[], object]) -> Operations:
     counter = _Counter()
     with counter:
         run()
+    return Operations(counter.count, counter.views, count_leaves(run))
+
+
+def count_leaves(run: Callable[[], object]) -> Leaves:
     with profile(activities=[ProfilerActivity.CPU]) as record:
         run()
-    leaves = [
+    names = [
         event.name
         for event in record.events()
         if event.name.startswith("aten::")
         and not any(child.name.startswith("aten::") for child in event.cpu_children)
     ]
-    computing = sum(name not in BOOKKEEPING for name in leaves)
-    return Operations(counter.count, counter.views, len(leaves), computing)
+    return Leaves(len(names), sum(name not in BOOKKEEPING for name in names))
 
 
 def count_elsewhere(run: Callable[[], object]) -> int:

@@ -9,7 +9,7 @@ which stands for the public implementations; the retraining of DARTS_V2; data; a
 cost by themselves.
 
 CPU seconds at one thread, medians of interleaved rounds; peak memory of each form in a process of its own;
-operations are the profiler's leaves, a figure that no noisy machine can blur; the limit is that of
+operations are the profiler's leaves that compute, a figure that no noisy machine can blur; the limit is that of
 `step_limit.py`, measured in the same run. The other scripts here go into each of these, and run alone.
 """
 
@@ -36,8 +36,8 @@ import sampling
 import tabular
 import torch
 from omegaconf import DictConfig, OmegaConf
+from operations import count_leaves
 from step_limit import limit_of
-from torch.profiler import ProfilerActivity, profile
 
 from nas_cli.catalogue import options
 from nas_cli.config import build
@@ -205,7 +205,7 @@ def measure(name: str, contest: Contest, memory: Mapping[str, float], rounds: in
                 seconds=median,
                 images_a_second=contest.images / median,
                 memory_gib=memory[form],
-                operations=count_leaves(steps[form]),
+                operations=count_leaves(steps[form]).computing,
                 reference_seconds=statistics.median(slow),
                 reference_memory_gib=memory[contest.reference],
                 ratio=statistics.median(ratios),
@@ -222,17 +222,6 @@ def cpu_seconds(step: Step) -> float:
     started = time.process_time()
     step()
     return time.process_time() - started
-
-
-def count_leaves(step: Step) -> int:
-    """The profiler's events of torch's library that have none below them."""
-    with profile(activities=[ProfilerActivity.CPU]) as record:
-        step()
-    return sum(
-        event.name.startswith("aten::")
-        and not any(child.name.startswith("aten::") for child in event.cpu_children)
-        for event in record.events()
-    )
 
 
 def peak_memory(name: str, form: str) -> float:
