@@ -9,8 +9,8 @@ which stands for the public implementations; the retraining of DARTS_V2; data; a
 cost by themselves.
 
 CPU seconds at one thread, medians of interleaved rounds; peak memory of each form in a process of its own;
-operations are the profiler's leaves that compute, a figure that no noisy machine can blur; the limit is that of
-`step_limit.py`, measured in the same run. The other scripts here go into each of these, and run alone.
+operations are the profiler's leaves that compute, a figure that no noisy machine can blur; the limit is that
+of `step_limit.py`, measured in the same run. The other scripts here go into each of these, and run alone.
 """
 
 import argparse
