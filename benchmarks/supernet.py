@@ -28,7 +28,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from operations import Operations, count_elsewhere, count_operations
+from operations import Leaves, Operations, count_elsewhere, count_operations
 from step_limit import limit_of
 from torch import Tensor
 
@@ -156,7 +156,8 @@ class Contestant:
         return self.ask(str(draw))
 
     def operations(self) -> Operations:
-        return Operations(*map(int, self.ask("operations")))
+        dispatched, views, *leaves = map(int, self.ask("operations"))
+        return Operations(dispatched, views, Leaves(*leaves))
 
     def peak_memory(self) -> float:
         """GiB."""
@@ -167,7 +168,7 @@ def serve(step: Step) -> None:
     for line in sys.stdin:
         if line.strip() == "operations":
             found = count_operations(step.weights_pass)
-            say(f"{found.dispatched} {found.views} {found.leaves} {found.computing}")
+            say(f"{found.dispatched} {found.views} {found.leaves.all} {found.leaves.computing}")
         elif line.strip() == "memory":
             say(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
         else:  # as in a search, where the step before was one of the same form
