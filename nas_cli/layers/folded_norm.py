@@ -186,7 +186,7 @@ class _Fold(torch.autograd.Function):
         )
         if len(for_products) > len(products):  # all convolutions share the pixels
             for_products, slope = for_products.sum(0, keepdim=True), slope.sum(0, keepdim=True)
-        count, sums = ctx.batch.count, ctx.terms.sums[:, :, None]
+        count, sums = ctx.terms.count, ctx.terms.sums[:, :, None]
         for_sums = slope.baddbmm_(for_products, sums, beta=-1 / count, alpha=-2 / count).squeeze(2)
         return None, for_points, for_gates, for_products, for_sums
 

@@ -107,11 +107,11 @@ def sums_of_pixels(blocks: Tensor) -> Tensor:
 
 def channel_sums(blocks: Tensor) -> Tensor:
     """(..., pixels, channels) to (..., channels); many pixels in parts, which a processor's threads share."""
-    count = blocks.shape[-2]
-    if blocks.device.type != "cpu" or count < MANY or count % PARTS:
+    parts = _num_parts(blocks, blocks.shape[-2])
+    if parts == 1:
         return blocks.sum(-2)
-    parts: Tensor = blocks.unflatten(-2, (PARTS, -1))
-    return parts.sum(-2).sum(-2)
+    in_parts: Tensor = blocks.unflatten(-2, (parts, -1))
+    return in_parts.sum(-2).sum(-2)
 
 
 def partial_sums(images: Tensor) -> Tensor:
@@ -120,9 +120,12 @@ def partial_sums(images: Tensor) -> Tensor:
     What is left to add up is so little that the images of several edges are better added up together.
     """
     channels = images.shape[1]
-    count = images.numel() // channels
-    parts = PARTS if images.device.type == "cpu" and count >= MANY and count % PARTS == 0 else 1
+    parts = _num_parts(images, images.numel() // channels)
     return images.permute(0, 2, 3, 1).reshape(parts, -1, channels).sum(1)
+
+
+def _num_parts(pixels: Tensor, count: int) -> int:
+    return PARTS if pixels.device.type == "cpu" and count >= MANY and count % PARTS == 0 else 1
 
 
 def lay_side_by_side(blocks: Tensor) -> Tensor:
@@ -178,7 +181,7 @@ def _convolve_both(left: Tensor, right: Tensor) -> bool:
 def _by_gradient(left: Tensor, right: Tensor) -> Tensor:
     """As the gradient of the kernels of a convolution of left, where right arrives."""
     edges, count, channels = right.shape
-    rows = MANY_ROWS if edges == 1 and count % MANY_ROWS == 0 else ROWS
+    rows = _many_rows(count) if edges == 1 else ROWS
     found = _gradient_of_kernels(_rows(left, rows), _rows(right, rows), edges)
     return found.view(edges, channels, -1).transpose(1, 2)
 
@@ -203,7 +206,11 @@ def _lines(images: Tensor) -> Tensor:
     """(n, c, h, w) in channels_last memory as so many images of one line."""
     n, channels, h, w = images.shape
     count = n * h * w
-    return _as_lines(images, MANY_ROWS if count % MANY_ROWS == 0 else ROWS, count, channels)
+    return _as_lines(images, _many_rows(count), count, channels)
+
+
+def _many_rows(count: int) -> int:
+    return MANY_ROWS if count % MANY_ROWS == 0 else ROWS
 
 
 def _as_lines(pixels: Tensor, rows: int, count: int, depth: int) -> Tensor:
