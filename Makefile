@@ -25,7 +25,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# One table of every space and strategy, kept in benchmarks/results/<machine>.json: a quarter of an hour
+# One table of every space and strategy, kept in benchmarks/results/<machine>.json: twenty minutes
 bench: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py
 
